@@ -1,0 +1,1 @@
+"""The machine learning itself: plain Python, importing neither Prefect nor MLflow."""

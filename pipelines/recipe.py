@@ -1,0 +1,282 @@
+"""A recipe: one tuned problem in one TOML file, read into a frozen value that knows its digest.
+
+Nothing that changes a result has a hidden default: what a recipe leaves out is filled in here, in sight, and goes into
+the digest and into the artifact like everything else. Where something runs (workers, devices) is not a recipe's matter:
+see `training/compute.py`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from pipelines.digests import digest_json
+from pipelines.errors import RecipeError, listed
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
+
+
+class Section(BaseModel):
+    """A table of a recipe: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BasePin(Section):
+    """`[base]`: which frozen model, where it may come from, and the digests that decide."""
+
+    name: str
+    sources: tuple[str, ...] = Field(min_length=1)  # hf://ORG/MODEL@COMMIT, pypi://PACKAGE==VERSION, file://, s3://
+    files: dict[str, Sha256] | None = None  # exactly these files; None: all that a model needs, digested when first seen
+
+
+class Checks(Section):
+    """`[data.checks]`: what a row must be (contract), and what the set must be (expectations)."""
+
+    min_chars: int = Field(1, ge=1)
+    max_chars: int = Field(4000, ge=1)
+    max_quarantined: Fraction = 0.05  # of all rows; above it the run is refused
+    min_rows: int = Field(100, ge=1)  # accepted rows in all splits
+    min_rows_per_label: int = Field(5, ge=1)  # in the training split
+    min_label_share: Fraction = 0.0  # of the accepted rows, for the rarest label
+
+
+class Data(Section):
+    """`[data]`: where examples come from, which columns matter, how they are split."""
+
+    path: str  # a file, a glob, a folder, s3://BUCKET/PREFIX or hf://ORG/SET@REVISION; relative to the recipe's folder
+    text: str = "text"
+    label: str = "label"
+    labels: tuple[str, ...] = Field(min_length=2)
+    encoding: str = "utf-8"
+    split: str | None = None  # a column with train / validation / test; None: by content hash
+    validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
+    test_fraction: Fraction = 0.2  # where the data bring no splits
+    checks: Checks = Checks()
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Data:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must differ, got {list(self.labels)!r}")
+        return self
+
+
+class Template(Section):
+    """`[template]`: how an example becomes the text the base reads."""
+
+    text: str = "{text}"
+    max_tokens: int = Field(128, ge=4)  # of the text, prompt not counted; longer texts are cut at the end and counted
+
+    @model_validator(mode="after")
+    def _names_the_text(self) -> Template:
+        if self.text.count("{text}") != 1:
+            raise ValueError(f"the template must contain {{text}} exactly once, got {self.text!r}")
+        return self
+
+
+class Head(Section):
+    """`[head]`: how hidden states become class scores."""
+
+    kind: Literal["linear", "verbaliser"] = "linear"
+    words: tuple[str, ...] | None = None  # verbaliser: one per label, in the order of data.labels
+
+
+class Optimisation(Section):
+    """`[training]`: what the prompt and every baseline share."""
+
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(32, ge=1)  # rows over all workers
+    warmup: Fraction = 0.06  # of the steps, linear from zero; then linear down to zero
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)  # of the gradient's norm
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Method(Section):
+    """What every way of tuning names: its rates, and its epochs where they differ from `[training]`."""
+
+    rate: Rate
+    head_rate: Rate | None = None  # of a linear head; None: the same rate
+    epochs: int | None = Field(None, ge=1)
+
+
+class Prompt(Method):
+    """`[prompt]`: the soft prompt that is minted."""
+
+    method: Literal["prompt-tuning", "p-tuning-v2"]
+    tokens: int = Field(ge=1)
+    init: Literal["random", "vocabulary"] = "random"
+    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start
+
+
+class Lora(Method):
+    """`[baselines.lora]`: low-rank updates of the attention's projections."""
+
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    targets: tuple[str, ...] | Literal["attention"] = "attention"  # names of linear layers; "attention": query and value
+
+
+class Full(Method):
+    """`[baselines.full]`: every weight of the base, its own dropout on."""
+
+    dropout: bool = True
+
+
+class HeadOnly(Method):
+    """`[baselines.head_only]`: the floor, a linear head on the untouched base."""
+
+
+class ZeroShot(Section):
+    """`[baselines.zero_shot]`: the untouched base through its own language-model head; needs a verbaliser."""
+
+
+class Baselines(Section):
+    """`[baselines]`: what the prompt is measured against."""
+
+    lora: Lora | None = None
+    full: Full | None = None
+    head_only: HeadOnly | None = None
+    zero_shot: ZeroShot | None = None
+
+    def named(self) -> Iterator[tuple[str, Method | ZeroShot]]:
+        """The baselines this recipe asks for, by name."""
+        for name in type(self).model_fields:
+            if (baseline := getattr(self, name)) is not None:
+                yield name, baseline
+
+
+class NonInferiority(Section):
+    """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy."""
+
+    to: Literal["lora", "full", "champion"]
+    margin: float = Field(gt=0, lt=100)  # percentage points
+
+
+class Budgets(Section):
+    """`[gates.budgets]`: how large a prompt may be."""
+
+    artifact_bytes: int | None = Field(None, ge=1)
+    trainable_params: int | None = Field(None, ge=1)
+
+
+class Gates(Section):
+    """`[gates]`: what must hold on the test split before a prompt may be promoted."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of every non-inferiority gate
+    resamples: int = Field(10_000, ge=1000)
+    non_inferior: tuple[NonInferiority, ...] = ()
+    budgets: Budgets = Budgets()
+
+
+class Promotion(Section):
+    """`[promotion]`: what happens to a prompt that passed."""
+
+    policy: Literal["automatic", "manual"] = "manual"
+
+
+class Recipe(Section):
+    """Everything that decides what is minted and how it is judged."""
+
+    name: Name
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    base: BasePin
+    data: Data
+    template: Template = Template()
+    head: Head = Head()
+    training: Optimisation = Optimisation()
+    prompt: Prompt
+    baselines: Baselines = Baselines()
+    gates: Gates = Gates()
+    promotion: Promotion = Promotion()
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths in this recipe start from."""
+        return self._folder
+
+    @property
+    def digest(self) -> str:
+        """What this recipe asks for, whatever it is described as and wherever it lies."""
+        return digest_json(self.model_dump(mode="json", exclude={"description"}))
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        words = self.head.words
+        if (self.head.kind == "verbaliser") != (words is not None):
+            raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")
+        if words is not None and len(words) != len(self.data.labels):
+            raise ValueError(f"head.words must name one word per label: {len(words)} for {len(self.data.labels)} labels")
+        if words is None and self.baselines.zero_shot is not None:
+            raise ValueError("baselines.zero_shot needs head.kind = 'verbaliser': an untrained linear head knows nothing")
+        if words is not None and self.baselines.head_only is not None:
+            raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        compared = {name for name, _ in self.baselines.named()} | {"champion"}
+        for gate in self.gates.non_inferior:
+            if gate.to not in compared:
+                raise ValueError(f"a gate compares with {gate.to!r}, but there is no [baselines.{gate.to}]")
+        return self
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """The recipe in a TOML file, validated.
+
+    Raises:
+        RecipeError: no such file, not TOML, an unknown key, or a value out of range; the message names all of them.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = listed(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else "(no such folder)"
+        raise RecipeError(f"There is no recipe {str(path)!r}. In that folder: {near}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"Cannot read the recipe {str(path)!r}: {error}.") from error
+    try:
+        recipe = Recipe.model_validate(table)
+    except ValidationError as error:
+        raise RecipeError(f"The recipe {str(path)!r} is not valid:\n{_explained(error)}") from None
+    recipe._folder = path.parent.resolve()
+    return recipe
+
+
+def _explained(error: ValidationError) -> str:
+    """One line per problem: where, what, the value, and which keys exist where one is unknown."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            keys = listed(_keys_at(problem["loc"][:-1]))
+            lines.append(f"  {where}: unknown key. Known here: {keys}.")
+        elif problem["type"] == "missing":
+            lines.append(f"  {where}: missing.")
+        else:
+            lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.120}).")
+    return "\n".join(lines)
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at `location`, found by walking the annotations."""
+    section: Any = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        section = _section_in(section.model_fields[part].annotation)
+    return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section class named in an annotation such as `Lora | None` or `tuple[NonInferiority, ...]`, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, getattr(annotation, "__args__", ()))), None)

@@ -1,0 +1,128 @@
+"""Files and folders in the store, named by what is in them.
+
+A file lies under `objects/` by its SHA-256; a folder is a small JSON under `trees/` that names its files by theirs. What
+two folders share is kept once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipelines.digests import canonical_json, digest_bytes, digest_file, digest_files, folder_files
+from pipelines.errors import CorruptObject, StoreError
+from pipelines.store.store import Store
+
+
+def object_key(digest: str) -> str:
+    """Where the file with this SHA-256 lies."""
+    return f"objects/{digest[:2]}/{digest}"
+
+
+def tree_key(digest: str) -> str:
+    """Where the list of this folder's files lies."""
+    return f"trees/{digest[:2]}/{digest}.json"
+
+
+def save_bytes(store: Store, data: bytes) -> str:
+    """The digest under which `data` now lies in the store."""
+    digest = digest_bytes(data)
+    if not store.has(object_key(digest)):
+        store.write(object_key(digest), data)
+    return digest
+
+
+def load_bytes(store: Store, digest: str) -> bytes:
+    """The bytes with this digest, checked.
+
+    Raises:
+        NotInStore: nothing was saved under it.
+        CorruptObject: what lies there has another digest.
+    """
+    data = store.read(object_key(digest))
+    if (actual := digest_bytes(data)) != digest:
+        raise CorruptObject(_corrupt(store, object_key(digest), digest, actual))
+    return data
+
+
+def save_file(store: Store, path: Path) -> str:
+    """The digest under which the file now lies in the store."""
+    digest = digest_file(path)
+    if not store.has(object_key(digest)):
+        store.upload(object_key(digest), path)
+    return digest
+
+
+def save_tree(store: Store, folder: Path) -> str:
+    """The digest under which the folder now lies in the store; its list is written last."""
+    files = {path.relative_to(folder).as_posix(): save_file(store, path) for path in folder_files(folder)}
+    digest = digest_files(files)
+    if not store.has(tree_key(digest)):
+        store.write(tree_key(digest), canonical_json({"files": files}))
+    return digest
+
+
+def tree_files(store: Store, digest: str) -> dict[str, str]:
+    """`{POSIX path: SHA-256}` of the folder with this digest, checked.
+
+    Raises:
+        NotInStore: no such folder was saved.
+        CorruptObject: the list itself was changed.
+    """
+    files: dict[str, str] = json.loads(store.read(tree_key(digest)))["files"]
+    if (actual := digest_files(files)) != digest:
+        raise CorruptObject(_corrupt(store, tree_key(digest), digest, actual))
+    return files
+
+
+def load_tree(store: Store, digest: str, cache: Path) -> Path:
+    """A local folder that holds the tree: `cache/DIGEST`, every file checked as it is fetched, published whole.
+
+    Files fetched earlier are served from the cache; a reader for whom a changed byte matters (a base model, a prompt)
+    digests them again where it uses them.
+
+    Raises:
+        NotInStore: the tree or one of its files is not in the store.
+        CorruptObject: a file's bytes do not match its digest.
+        StoreError: the cache cannot be written.
+    """
+    folder = cache / digest
+    if folder.is_dir():
+        return folder
+    files = tree_files(store, digest)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
+    except OSError as error:
+        raise StoreError(f"Cannot write the cache {str(cache)!r}: {error}. Set PROMPTMINT_HOME to a folder you own.") from error
+    try:
+        for name, file_digest in files.items():
+            target = building / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.download(object_key(file_digest), target)
+            if (actual := digest_file(target)) != file_digest:
+                raise CorruptObject(_corrupt(store, object_key(file_digest), file_digest, actual))
+        _publish(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _publish(building: Path, folder: Path) -> None:
+    """Give the finished folder its name; a racer that was first has written the same bytes."""
+    try:
+        os.rename(building, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _corrupt(store: Store, key: str, wanted: str, actual: str) -> str:
+    return (
+        f"The bytes under {key!r} in {store.uri} have changed: wanted SHA-256 {wanted}, found {actual}. "
+        "Delete that object and run again: what can be made anew is made anew."
+    )
+
