@@ -36,7 +36,9 @@ def digest_file(path: Path) -> str:
 
 def folder_files(folder: Path) -> list[Path]:
     """Every file below `folder`, in the order of their POSIX paths."""
-    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    return sorted(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.relative_to(folder).as_posix()
+    )
 
 
 def digest_files(files: Mapping[str, str]) -> str:

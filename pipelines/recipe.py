@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from pipelines.digests import digest_json
-from pipelines.errors import RecipeError, listed
+from .digests import digest_json
+from .errors import RecipeError, listed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -34,7 +34,9 @@ class BasePin(Section):
 
     name: str
     sources: tuple[str, ...] = Field(min_length=1)  # hf://ORG/MODEL@COMMIT, pypi://PACKAGE==VERSION, file://, s3://
-    files: dict[str, Sha256] | None = None  # exactly these files; None: all that a model needs, digested when first seen
+    files: dict[str, Sha256] | None = (
+        None  # exactly these files; None: all that a model needs, digested when first seen
+    )
 
 
 class Checks(Section):
@@ -121,7 +123,9 @@ class Lora(Method):
 
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
-    targets: tuple[str, ...] | Literal["attention"] = "attention"  # names of linear layers; "attention": query and value
+    targets: tuple[str, ...] | Literal["attention"] = (
+        "attention"  # names of linear layers; "attention": query and value
+    )
 
 
 class Full(Method):
@@ -216,9 +220,13 @@ class Recipe(Section):
         if (self.head.kind == "verbaliser") != (words is not None):
             raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")
         if words is not None and len(words) != len(self.data.labels):
-            raise ValueError(f"head.words must name one word per label: {len(words)} for {len(self.data.labels)} labels")
+            raise ValueError(
+                f"head.words must name one word per label: {len(words)} for {len(self.data.labels)} labels"
+            )
         if words is None and self.baselines.zero_shot is not None:
-            raise ValueError("baselines.zero_shot needs head.kind = 'verbaliser': an untrained linear head knows nothing")
+            raise ValueError(
+                "baselines.zero_shot needs head.kind = 'verbaliser': an untrained linear head knows nothing"
+            )
         if words is not None and self.baselines.head_only is not None:
             raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
         compared = {name for name, _ in self.baselines.named()} | {"champion"}

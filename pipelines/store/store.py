@@ -5,18 +5,29 @@
     memo/STAGE/KEY.json              what a stage made of its inputs       (../memo.py)
     runs/RECIPE/RUN_KEY.json         the last word on one run
     ledger/RECIPE/00000001.json      who is champion, append-only          (../promotion/ledger.py)
+
+Keys under `probe/` live for a moment only: see s3.py.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.errors import StoreError
+from ..errors import StoreError
+from ..settings import ledger_uri, store_uri
+
+# No segment begins with a dot: that rules out `..`, and leaves such names to files that are still being written.
+_KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*(/[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*)*")
 
 
 class Store(Protocol):
-    """Bytes under POSIX-style keys. Every write is atomic: a reader sees all of it or nothing."""
+    """Bytes under POSIX-style keys. Every write is atomic: a reader sees all of it or nothing.
+
+    Every method raises `StoreError` for a key that `checked_key` refuses and for a store that refuses the call, and
+    `TransientError` where trying again may help.
+    """
 
     uri: str
 
@@ -33,7 +44,7 @@ class Store(Protocol):
         ...
 
     def upload(self, key: str, path: Path) -> str | None:
-        """Put a file under `key`; the object's version id where the store keeps versions."""
+        """Put a file under `key`, replacing what was there; the object's version id where the store keeps versions."""
         ...
 
     def download(self, key: str, path: Path) -> None:
@@ -45,7 +56,7 @@ class Store(Protocol):
         ...
 
     def keys(self, prefix: str) -> list[str]:
-        """Every key that starts with `prefix`, sorted."""
+        """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
         ...
 
     def delete(self, key: str) -> None:
@@ -54,17 +65,48 @@ class Store(Protocol):
 
 
 def open_store(uri: str) -> Store:
-    """The store at `file:///FOLDER` or `s3://BUCKET/PREFIX`.
+    """The store at `file:///FOLDER` or `s3://BUCKET/PREFIX`; opening it reads and writes nothing.
 
     Raises:
-        StoreError: another scheme, or a store that cannot be reached or written.
+        StoreError: another scheme, a relative folder, or a name that no bucket can have.
     """
-    if uri.startswith("file://"):
-        from pipelines.store.local import LocalStore
+    if uri.startswith("file:///"):  # the path is taken as it is written: %20 is three characters of it
+        from ..store.local import LocalStore
 
         return LocalStore(Path(uri.removeprefix("file://")))
     if uri.startswith("s3://"):
-        from pipelines.store.s3 import S3Store
+        from ..store.s3 import S3Store
 
         return S3Store(uri)
     raise StoreError(f"Cannot open the store {uri!r}: a store is 'file:///FOLDER' or 's3://BUCKET/PREFIX'.")
+
+
+def the_store() -> Store:
+    """The store that the settings name: everything immutable."""
+    return open_store(store_uri())
+
+
+def the_ledger() -> Store:
+    """The store that the settings name for the ledger."""
+    return open_store(ledger_uri())
+
+
+def checked_key(key: str) -> str:
+    """The key itself, fit for a folder and for a bucket alike.
+
+    Raises:
+        StoreError: an empty key or segment, a leading dot or slash, `..`, or a character beyond ASCII and `._=@+-`.
+    """
+    if not _KEY.fullmatch(key):
+        raise StoreError(
+            f"The key {key!r} cannot be used: a key is 'a/b/c', each part made of letters, digits and ._=@+- and not "
+            "starting with a dot."
+        )
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """The prefix itself: empty, or the beginning of a key that `checked_key` would allow."""
+    if prefix:
+        checked_key(prefix.removesuffix("/"))
+    return prefix

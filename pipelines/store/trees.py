@@ -1,20 +1,19 @@
 """Files and folders in the store, named by what is in them.
 
-A file lies under `objects/` by its SHA-256; a folder is a small JSON under `trees/` that names its files by theirs. What
-two folders share is kept once.
+A file lies under `objects/` by its SHA-256; a folder is a small JSON under `trees/` that names its files by theirs.
+What two folders share is kept once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-from pathlib import Path
+import uuid
+from pathlib import Path, PurePosixPath
 
-from pipelines.digests import canonical_json, digest_bytes, digest_file, digest_files, folder_files
-from pipelines.errors import CorruptObject, StoreError
-from pipelines.store.store import Store
+from ..digests import canonical_json, digest_bytes, digest_file, digest_files, folder_files
+from ..errors import CorruptObject, StoreError
+from ..store.store import Store
 
 
 def object_key(digest: str) -> str:
@@ -70,11 +69,16 @@ def tree_files(store: Store, digest: str) -> dict[str, str]:
 
     Raises:
         NotInStore: no such folder was saved.
-        CorruptObject: the list itself was changed.
+        CorruptObject: the list itself was changed, or names a file outside the folder.
     """
-    files: dict[str, str] = json.loads(store.read(tree_key(digest)))["files"]
-    if (actual := digest_files(files)) != digest:
+    data = store.read(tree_key(digest))
+    if (actual := digest_bytes(data)) != digest:  # the list is canonical JSON, so its bytes have the tree's digest
         raise CorruptObject(_corrupt(store, tree_key(digest), digest, actual))
+    files: dict[str, str] = json.loads(data)["files"]
+    if outside := [name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+        raise CorruptObject(
+            f"The tree {digest} in {store.uri} names {outside[0]!r}, outside its folder: do not use it."
+        )
     return files
 
 
@@ -86,7 +90,7 @@ def load_tree(store: Store, digest: str, cache: Path) -> Path:
 
     Raises:
         NotInStore: the tree or one of its files is not in the store.
-        CorruptObject: a file's bytes do not match its digest.
+        CorruptObject: the bytes of a file, or of the list, do not match their digest.
         StoreError: the cache cannot be written.
     """
     folder = cache / digest
@@ -94,14 +98,15 @@ def load_tree(store: Store, digest: str, cache: Path) -> Path:
         return folder
     files = tree_files(store, digest)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
+        building = cache / f".fetching-{uuid.uuid4().hex}"
+        building.mkdir(parents=True)
     except OSError as error:
-        raise StoreError(f"Cannot write the cache {str(cache)!r}: {error}. Set PROMPTMINT_HOME to a folder you own.") from error
+        raise StoreError(
+            f"Cannot write the cache {str(cache)!r}: {error}. Set PROMPTMINT_HOME to a folder you own."
+        ) from error
     try:
         for name, file_digest in files.items():
             target = building / name
-            target.parent.mkdir(parents=True, exist_ok=True)
             store.download(object_key(file_digest), target)
             if (actual := digest_file(target)) != file_digest:
                 raise CorruptObject(_corrupt(store, object_key(file_digest), file_digest, actual))
@@ -114,7 +119,7 @@ def load_tree(store: Store, digest: str, cache: Path) -> Path:
 def _publish(building: Path, folder: Path) -> None:
     """Give the finished folder its name; a racer that was first has written the same bytes."""
     try:
-        os.rename(building, folder)
+        building.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
@@ -125,4 +130,3 @@ def _corrupt(store: Store, key: str, wanted: str, actual: str) -> str:
         f"The bytes under {key!r} in {store.uri} have changed: wanted SHA-256 {wanted}, found {actual}. "
         "Delete that object and run again: what can be made anew is made anew."
     )
-

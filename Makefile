@@ -1,0 +1,47 @@
+# Two commands are enough: `make demo` shows the whole idea, `make test` proves it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help setup demo test test-integration check fmt bench docs up down clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: $(READY)  ## a virtual environment with everything, at the pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## the main job: tickets checked, a prompt tuned, proven, registered, promoted, used
+	@$(BIN)/python examples/demo.py
+
+test: $(READY)  ## the tests: CPU, offline
+	$(BIN)/python -m pytest --cov=pipelines --cov-report=term -n 2 --dist loadfile
+
+test-integration: $(READY)  ## real servers, a real browser, real S3
+	$(BIN)/python -m pytest tests -m "slow or s3 or browser"
+
+check: $(READY)  ## formatting, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(READY)  ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+up: $(READY)  ## start Prefect's and MLflow's UIs and serve the deployments
+	$(BIN)/promptmint up
+
+down:  ## stop them
+	$(BIN)/promptmint down
+
+clean:  ## forget every run made here; the virtual environment stays
+	rm -rf .promptmint

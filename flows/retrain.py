@@ -1,0 +1,90 @@
+"""Retrain a recipe: from the data as they are now to a registered, perhaps promoted, soft prompt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import flow
+
+from pipelines.recipe import load_recipe
+from pipelines.runs import finish, finished, new_record, run_key
+from pipelines.store.store import the_store
+from pipelines.training.compute import load_compute
+from tasks.bases import pin_base
+from tasks.data import snapshot, validate
+from tasks.gating import judge
+from tasks.progress import News, tell
+from tasks.registering import complete_artifact, project_aliases, promote_version, register
+from tasks.reporting import publish
+from tasks.scoring import score, score_champion
+from tasks.tokens import tokenize
+from tasks.training import train
+
+
+@flow(name="retrain", flow_run_name="{recipe}", persist_result=False)
+def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
+    """Tune, prove and register the soft prompt of a recipe; equal inputs end at once as unchanged.
+
+    Args:
+        recipe: path of the recipe's TOML file.
+        compute: path of a compute profile; none: PROMPTMINT_COMPUTE, or one worker on whatever is there.
+    """
+    settings = load_recipe(recipe)
+    seconds: dict[str, float] = {}
+
+    with _timed(seconds, "pin base"):
+        base = pin_base(settings)
+    with _timed(seconds, "snapshot"):
+        data = snapshot(settings)
+
+    key = run_key(settings, base.digest, data)
+    if earlier := finished(the_store(), settings.name, key):
+        return {**earlier, "unchanged": True}
+    record = new_record(settings, key, base.digest, data)
+
+    with _timed(seconds, "validate"):
+        report = validate(settings, data)
+    record["data"] = report
+    if not report["ok"]:
+        return _end(record, seconds, verdict="refused", reason=f"refused: {'; '.join(report['problems'])}")
+
+    with _timed(seconds, "tokenize"):
+        shards = tokenize(settings, base, report)
+    with _timed(seconds, "train"):
+        trained = train(settings, base, shards, load_compute(compute))
+    with _timed(seconds, "score"):
+        scores = score(settings, base, shards, trained, load_compute(compute))
+        if champion := score_champion(settings, report["split_trees"]["test"], load_compute(compute)):
+            scores["champion"] = champion
+    with _timed(seconds, "judge"):
+        verdict = judge(settings, scores, trained)
+
+    record["scores"] |= verdict.pop("scores")
+    record |= verdict | {"trained": trained, "prompt_digest": trained["prompt"]["prompt_digest"]}
+    with _timed(seconds, "register"):
+        record["artifact"] = complete_artifact(trained["prompt"]["tree"], base, record)
+        record["version"] = register(record)
+        if settings.promotion.policy == "automatic" and record["verdict"] == "passed":
+            promote_version(settings.name, record["version"], "promptmint", record["reason"])
+        record["aliases"] = project_aliases(settings.name)
+    return _end(record, seconds)
+
+
+def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict[str, Any]:
+    """The run's record, published and written down."""
+    record |= last | {"seconds": {stage: round(spent, 2) for stage, spent in seconds.items()}}
+    publish(record)
+    finish(the_store(), record)
+    return record
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Say that a stage begins, and write down how long it took."""
+    tell(News(stage, ""))
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,57 @@
+"""A prompt wrapped for MLflow: its artifact, and beside it the code that answers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pipelines
+
+# What answers, and nothing that trains or judges. These files import each other relatively and promptmint never.
+TRAVELLING = (
+    "__init__.py", "digests.py", "errors.py", "recipe.py", "settings.py",
+    "store/__init__.py", "store/store.py", "store/local.py", "store/s3.py", "store/trees.py",
+    "tokens/__init__.py", "tokens/template.py",
+    "prompts/__init__.py", "prompts/artifact.py",
+    "inference/__init__.py", "inference/forward.py", "inference/predictor.py",
+)  # fmt: skip
+ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
+NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3")
+
+
+def copy_code(target: Path) -> None:
+    """Put the travelling code into `target`."""
+    root = Path(pipelines.__file__).parent
+    for name in TRAVELLING:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, target / name)
+
+
+def log_model(run_id: str, prompt: Path, scratch: Path) -> str:
+    """The URI of the packaged model, logged to a run.
+
+    Args:
+        run_id: the MLflow run.
+        prompt: the artifact's folder, provenance included.
+        scratch: an empty folder.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    copy_code(scratch / "code")
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", "text")]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
+    )
+    logged: Any = mlflow.pyfunc.log_model(
+        name="prompt",
+        python_model=str(Path(__file__).with_name("prompt_model.py")),
+        artifacts={"prompt": str(prompt), "code": str(scratch / "code")},
+        signature=signature,
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
+        run_id=run_id,
+    )
+    return str(logged.model_uri)

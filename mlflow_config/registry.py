@@ -1,0 +1,148 @@
+"""The registry: one registered model per recipe, a version per scored prompt, aliases projected from the ledger."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_config import names
+from mlflow_config.package import log_model
+from mlflow_config.tracking import connected, experiment_id
+from pipelines.errors import RegistryError
+
+
+def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) -> int:
+    """The version under which a scored prompt is registered; the same one however often it is asked for.
+
+    Args:
+        recipe: the registered model's name.
+        artifact: the folder of the prompt's artifact, provenance included.
+        record: the run's record: its figures become metrics, its digests tags.
+        files: reports to keep with the run, by name.
+
+    Raises:
+        TransientError: MLflow cannot be reached.
+        RegistryError: MLflow refuses.
+    """
+    with connected() as client, tempfile.TemporaryDirectory(prefix="promptmint-register-") as scratch:
+        _ensure_model(client, recipe)
+        if (version := _version_of_run(client, recipe, record["run_key"])) is not None:
+            return version
+        run = client.create_run(
+            experiment_id(client),
+            run_name=f"{recipe} {record['run_key'][:8]}",
+            tags={names.TAG_RUN_KEY: record["run_key"]},
+        )
+        run_id = run.info.run_id
+        try:
+            _log_figures(client, run_id, record)
+            for name, content in files.items():
+                path = Path(scratch) / name
+                path.write_bytes(content)
+                client.log_artifact(run_id, str(path))
+            uri = log_model(run_id, artifact, Path(scratch))
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
+        made = client.create_model_version(recipe, source=uri, run_id=run_id, tags=_tags(record))
+        return int(made.version)
+
+
+def project(recipe: str, champion: int | None, challenger: int | None) -> None:
+    """Make MLflow's aliases say what the ledger says. Raises `TransientError` or `RegistryError`."""
+    with connected() as client:
+        current = client.get_registered_model(recipe).aliases
+        for alias, version in {names.CHAMPION: champion, names.CHALLENGER: challenger}.items():
+            if version is not None and str(current.get(alias)) != str(version):
+                client.set_registered_model_alias(recipe, alias, str(version))
+            elif version is None and alias in current:
+                client.delete_registered_model_alias(recipe, alias)
+
+
+def version_tags(recipe: str, version: int) -> dict[str, str]:
+    """The tags of a registered version: its verdict and every digest. Raises `RegistryError` where there is none."""
+    with connected() as client:
+        found = client.get_model_version(recipe, str(version))
+        return dict(found.tags)
+
+
+def registered() -> list[str]:
+    """The names of all registered soft prompts. Raises `TransientError` or `RegistryError`."""
+    with connected() as client:
+        return sorted(model.name for model in client.search_registered_models())
+
+
+def resolve(recipe: str, alias: str) -> int:
+    """The version an alias stands on.
+
+    Raises:
+        RegistryError: no such model, or no such alias; the message names those there are.
+    """
+    with connected() as client:
+        found = client.search_registered_models(f"name = '{recipe}'")
+        if not found:
+            known = sorted(model.name for model in client.search_registered_models())
+            raise RegistryError(f"No soft prompt {recipe!r} is registered. Registered: {known!r}.")
+        aliases = client.get_registered_model(recipe).aliases
+        if alias not in aliases:
+            raise RegistryError(f"{recipe!r} has no {alias!r}; it has {dict(aliases)!r}. Promote a version first.")
+        return int(aliases[alias])
+
+
+def _ensure_model(client: Any, recipe: str) -> None:
+    if not client.search_registered_models(f"name = '{recipe}'"):
+        client.create_registered_model(
+            recipe, description=f"Soft prompts tuned by the recipe {recipe!r} of promptmint."
+        )
+
+
+def _version_of_run(client: Any, recipe: str, run_key: str) -> int | None:
+    found = client.search_model_versions(f"name = '{recipe}' and tags.`{names.TAG_RUN_KEY}` = '{run_key}'")
+    return min((int(version.version) for version in found), default=None)
+
+
+def _tags(record: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        names.TAG_VERDICT: record["verdict"],
+        names.TAG_RUN_KEY: record["run_key"],
+        names.TAG_PROMPT: record["prompt_digest"],
+        names.TAG_BASE: record["base_digest"],
+        names.TAG_DATA: record["data_digest"],
+        names.TAG_RECIPE: record["recipe_digest"],
+        names.TAG_ARTIFACT: record["artifact"],
+    }
+
+
+def _log_figures(client: Any, run_id: str, record: Mapping[str, Any]) -> None:
+    """The recipe's parameters, what every method scored, and the curves of each training."""
+    from mlflow.entities import Metric, Param
+
+    params = [Param(key, str(value)[:500]) for key, value in _flat(record["settings"]).items()]
+    metrics = [
+        Metric(f"{method}/{figure}", float(value), 0, 0)
+        for method, scores in record["scores"].items()
+        for figure, value in (scores or {}).items()
+        if isinstance(value, int | float)
+    ]
+    for method, went in record["trained"].items():
+        metrics += [Metric(f"{method}/loss", loss, 0, step) for step, loss in went["curve"]]
+        metrics += [
+            Metric(f"{method}/validation_accuracy", epoch["validation_accuracy"], 0, epoch["epoch"])
+            for epoch in went["epochs"]
+        ]
+    for start in range(0, max(len(metrics), len(params)), 100):
+        client.log_batch(run_id, metrics=metrics[start : start + 100], params=params[start : start + 100])
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat |= _flat(inner, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = inner
+    return flat

@@ -1,0 +1,1 @@
+"""Base models: pinned by digest, mirrored into the store, loaded frozen."""

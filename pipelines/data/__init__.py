@@ -1,0 +1,1 @@
+"""From source files to checked, split examples: sources, snapshot, contract, splits, expectations."""

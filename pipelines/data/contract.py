@@ -1,0 +1,194 @@
+"""What a row must be. A row that is not goes to quarantine with every reason; no row is dropped in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import pandas as pd
+
+from pipelines.data.reading import Rows
+from pipelines.data.splits import ALIASES, SPLITS
+from pipelines.errors import DataError, listed
+from pipelines.recipe import Data
+
+TRACE = ("source_file", "source_row", "reasons")  # the columns of a quarantine that are not the data's own
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Every row that was read, on one of two sides.
+
+    Attributes:
+        accepted: columns text, label, split (None where the data name no side), source_file, source_row.
+        quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
+            source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
+        reasons: how many rows have each kind of fault, the most frequent first.
+    """
+
+    accepted: pd.DataFrame
+    quarantine: pd.DataFrame
+    reasons: dict[str, int]
+
+    @property
+    def read(self) -> int:
+        """How many rows the files hold."""
+        return len(self.accepted) + len(self.quarantine)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that holds for a value, the kind of fault where it does not, and that fault in words."""
+
+    kind: str
+    holds: Callable[[Any], bool]
+    explain: Callable[[Any], str]
+
+
+def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
+    """The rows of all files, those that keep the contract and those that do not.
+
+    Raises:
+        DataError: a file lacks a column that the recipe names.
+    """
+    rules = _rules(data)
+    accepted, quarantine, kinds = [], [], Counter[str]()
+    for name, rows in files.items():
+        kinds.update(broken.kind for broken in rows.broken)
+        trace = {
+            "source_file": name,
+            "source_row": [b.row for b in rows.broken],
+            "reasons": [b.reason for b in rows.broken],
+        }
+        quarantine.append(pd.DataFrame({"raw": [b.raw for b in rows.broken], **trace}, dtype=object))
+        if rows.frame.columns.empty:
+            continue
+        frame = _the_columns(rows.frame, name, data)
+        faults = _faults(frame, rules)
+        kinds.update(rule.kind for broken in faults.values() for _, rule in broken)
+        good = frame[~frame.index.isin(faults)].assign(source_file=name)
+        accepted.append(good.assign(source_row=good.index))
+        reasons = ["; ".join(rule.explain(frame.at[row, column]) for column, rule in faults[row]) for row in faults]
+        bad = rows.frame.loc[list(faults)].assign(source_file=name, source_row=list(faults), reasons=reasons)
+        quarantine.append(bad.astype(object))
+    return Checked(_canonical(accepted), _gathered(quarantine), dict(kinds.most_common()))
+
+
+def _rules(data: Data) -> dict[str, list[Rule]]:
+    """What must hold for the text, the label and the split of a row, in the words of the recipe's own columns."""
+    low, high = data.checks.min_chars, data.checks.max_chars
+    labels, sides = frozenset(data.labels), frozenset((*SPLITS, *ALIASES))
+    text = [
+        _not_null(data.text),
+        Rule(f"{data.text} is not a string", _is_string, lambda v: f"{data.text} {_shown(v)} is not a string"),
+        Rule(
+            f"{data.text} is shorter than {low} characters",
+            lambda v: _chars(v, low) >= low,
+            lambda v: f"{data.text} has {_chars(v)} characters, fewer than {low}",
+        ),
+        Rule(
+            f"{data.text} is longer than {high} characters",
+            lambda v: _chars(v, high) <= high,
+            lambda v: f"{data.text} has {_chars(v)} characters, more than {high}",
+        ),
+    ]
+    label = Rule(
+        f"{data.label} is not one of the {len(labels)} labels",
+        lambda v: as_label(v) in labels,
+        lambda v: f"{data.label} {_shown(v)} is not one of the {len(labels)} labels",
+    )
+    rules = {"text": text, "label": [_not_null(data.label), label]}
+    if data.split is not None:
+        known = Rule(
+            f"{data.split} is not a split",
+            lambda v: isinstance(v, str) and v in sides,
+            lambda v: f"{data.split} {_shown(v)} is not 'train', 'validation' or 'test'",
+        )
+        rules["split"] = [_not_null(data.split), known]
+    return rules
+
+
+def _not_null(column: str) -> Rule:
+    """The first rule of every column; pandera applies it by itself and shows no null to the others."""
+    return Rule(f"{column} is null", lambda v: not pd.isna(v), lambda _: f"{column} is null")
+
+
+def as_label(value: object) -> object:
+    """An integer as its digits, so that `3` in the data is the label '3' of the recipe; everything else as it is."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def _is_string(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _chars(value: object, otherwise: int = 0) -> int:
+    """The length without outer white space; `otherwise` for what is not a string and has a fault of its own."""
+    return len(value.strip()) if isinstance(value, str) else otherwise
+
+
+def _shown(value: object) -> str:
+    """A value as an error message shows it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
+
+
+def _the_columns(frame: pd.DataFrame, name: str, data: Data) -> pd.DataFrame:
+    """Columns text, label and split (where the recipe names one), as they are in the file.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    wanted = {"text": data.text, "label": data.label} | ({"split": data.split} if data.split is not None else {})
+    if missing := [column for column in wanted.values() if column not in frame.columns]:
+        raise DataError(
+            f"{name!r} has no column {listed(missing)}. Its columns: {listed(frame.columns)}. "
+            "Name the columns in [data]: text, label and split."
+        )
+    return pd.DataFrame({ours: frame[theirs] for ours, theirs in wanted.items()}, dtype=object)
+
+
+def _faults(frame: pd.DataFrame, rules: Mapping[str, list[Rule]]) -> dict[int, list[tuple[str, Rule]]]:
+    """`{row: [(column, rule it breaks)]}` in the order of the rows, then of the rules."""
+    import pandera.pandas as pa
+
+    columns = {}
+    for name, (_, *others) in rules.items():
+        checks = [pa.Check(rule.holds, element_wise=True, name=rule.kind) for rule in others]
+        columns[name] = pa.Column(object, checks, nullable=False)
+    try:
+        pa.DataFrameSchema(columns).validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        cases = error.failure_cases
+    else:
+        return {}
+    order = {rule.kind: place for place, rule in enumerate(rule for those in rules.values() for rule in those)}
+    by_kind = {rule.kind: (name, rule) for name, those in rules.items() for rule in those}
+    found: dict[int, set[str]] = {}
+    for name, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True):
+        found.setdefault(int(row), set()).add(rules[name][0].kind if check == "not_nullable" else check)
+    return {row: [by_kind[kind] for kind in sorted(found[row], key=order.__getitem__)] for row in sorted(found)}
+
+
+def _canonical(accepted: list[pd.DataFrame]) -> pd.DataFrame:
+    """The accepted rows of all files, labels as strings, splits by their own names."""
+    columns = ["text", "label", "split", "source_file", "source_row"]
+    rows = pd.concat([pd.DataFrame(columns=columns, dtype=object), *accepted], ignore_index=True)
+    labels = [as_label(label) for label in rows["label"]]
+    sides = [ALIASES.get(side, side) if isinstance(side, str) else None for side in rows["split"]]
+    index = rows.index
+    named = {"label": pd.Series(labels, index, dtype=object), "split": pd.Series(sides, index, dtype=object)}
+    return rows.assign(**named)[columns]
+
+
+def _gathered(quarantine: list[pd.DataFrame]) -> pd.DataFrame:
+    """The quarantines of all files in the order of files and rows, the data's own columns first."""
+    rows = pd.concat([pd.DataFrame(columns=["raw", *TRACE], dtype=object), *quarantine], ignore_index=True)
+    rows = rows.sort_values(["source_file", "source_row"], kind="stable", ignore_index=True)
+    own = [column for column in rows.columns if column not in ("raw", *TRACE)]
+    return rows[[*own, "raw", *TRACE]].astype(object)

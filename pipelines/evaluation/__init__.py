@@ -1,0 +1,1 @@
+"""Evaluation: per-example scores, what they prove, and how that is told."""

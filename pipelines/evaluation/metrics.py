@@ -1,0 +1,46 @@
+"""How good one model is: accuracy with its interval, and macro F1."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from pipelines.errors import DataError
+from pipelines.evaluation.scores import Scores
+
+
+def summary(scores: Scores, confidence: float = 0.95) -> dict[str, float | int]:
+    """`accuracy` with its two-sided interval `low`..`high`, `macro_f1` and the number of examples `n`; fractions, 0..1.
+
+    Raises:
+        DataError: there are no examples.
+    """
+    if not len(scores):
+        raise DataError("Cannot measure a model on 0 examples: score at least one.")
+    right = int(scores.correct.sum())
+    low, high = wilson(right, len(scores), confidence)
+    return {"accuracy": right / len(scores), "low": low, "high": high, "macro_f1": macro_f1(scores), "n": len(scores)}
+
+
+def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    """The two-sided interval for a proportion, by the score test: never outside 0..1, never empty at 0 or n successes.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
+    share = successes / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * n)) / n) / (1 + z2 / n)
+    # At 0 and n successes the bound is exactly 0 or 1; rounding must not leave the estimate outside its interval.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def macro_f1(scores: Scores) -> float:
+    """The F1 of every class that occurs, as a label or as an answer, averaged with equal weights; 0..1."""
+    classes = int(max(scores.label.max(), scores.prediction.max())) + 1
+    hits = np.bincount(scores.label[scores.correct], minlength=classes)  # [C]
+    seen = np.bincount(scores.label, minlength=classes) + np.bincount(scores.prediction, minlength=classes)  # [C]
+    occurs = seen > 0
+    return float((2 * hits[occurs] / seen[occurs]).mean())

@@ -1,0 +1,237 @@
+"""A frozen base with a soft prompt in front of it: the one forward pass of training, scoring and serving.
+
+This file travels inside every packaged model and therefore imports nothing of promptmint.
+
+Shapes: B rows, T text positions (padding on the right), P prompt tokens, d hidden width, L layers, H_kv key/value heads
+of width d_h, C classes. Padding never changes a result: a prompt stands directly before the text, and padded positions
+are masked and come last, so that every base numbers its positions as it does on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """One self-attention of the base, in the order of the forward pass."""
+
+    module: nn.Module
+    kv_heads: int
+    head_width: int
+
+
+@dataclass
+class Base:
+    """A frozen model without its task heads.
+
+    `backbone` gives hidden states; `lm_head` turns them into vocabulary scores, where the model has one.
+    """
+
+    backbone: Any
+    lm_head: Any
+    decoder: bool
+    layers: tuple[AttentionLayer, ...]
+
+    @property
+    def hidden_width(self) -> int:
+        """d, the width of the input embeddings."""
+        return int(self.embeddings.weight.shape[1])
+
+    @property
+    def embeddings(self) -> Any:
+        """The table of token embeddings [vocabulary, d]."""
+        return self.backbone.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = self.embeddings.weight.device
+        return device
+
+    @property
+    def pooling(self) -> str:
+        """What a linear head reads: the mean over text positions (encoders) or the last of them (decoders)."""
+        return "last" if self.decoder else "mean"
+
+
+def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
+    """The base in a folder: float32, in eval mode, no weight asking for a gradient.
+
+    Only safetensors are read and no code from the folder is run.
+
+    Raises:
+        ValueError: an architecture without soft prompts (encoder-decoders, for now models of text alone).
+    """
+    config = AutoConfig.from_pretrained(folder)
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"The base in {str(folder)!r} is the encoder-decoder {config.model_type!r}; this version steers encoders "
+            "(BERT-like) and decoders (GPT- or Llama-like)."
+        )
+    decoder = _is_decoder(config)
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": ATTENTION, "use_safetensors": True}
+    if decoder:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+        backbone, lm_head = model.base_model, model.get_output_embeddings()
+    else:
+        backbone, lm_head = AutoModel.from_pretrained(folder, **options), None
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None  # heads read text positions, not a pooled one
+    for part in filter(None, (backbone, lm_head)):
+        part.eval()
+        part.requires_grad_(False)
+        part.to(device)
+    return Base(backbone, lm_head, decoder, _attention_layers(backbone))
+
+
+def _is_decoder(config: Any) -> bool:
+    """Whether a checkpoint was trained left to right, by the class that it names."""
+    names = config.architectures or []
+    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+# Key/value injection: one attention function for every architecture that transformers can dispatch.
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one."""
+    if (seen := _seen.get("layers")) is not None:
+        seen.append(AttentionLayer(module, key.shape[1], key.shape[3]))
+    prefix: tuple[Tensor, Tensor] | None = getattr(module, "soft_prefix", None)
+    if prefix is not None:
+        rows, tokens = query.shape[0], prefix[0].shape[-2]
+        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, options)
+        key = torch.cat([prefix[0].to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
+        value = torch.cat([prefix[1].to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
+        options["is_causal"] = False  # where causality matters the mask above says so
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+def _mask_with_prefix(
+    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor, tokens: int, options: Mapping[str, Any]
+) -> Tensor | None:
+    """The mask [B or 1, 1, T_q, P + T_kv] in which every position sees the prefix; None where all is seen."""
+    if mask is None:
+        causal = options.get("is_causal")
+        causal = getattr(module, "is_causal", False) if causal is None else causal
+        if not causal or query.shape[2] == 1:
+            return None
+        visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+        mask = visible.tril(key.shape[2] - query.shape[2])[None, None]
+    shape = (*mask.shape[:-1], tokens)
+    seen = mask.new_ones(shape) if mask.dtype == torch.bool else mask.new_zeros(shape)
+    return torch.cat([seen, mask], dim=-1)
+
+
+_seen: dict[str, list[AttentionLayer] | None] = {"layers": None}
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def _attention_layers(backbone: nn.Module) -> tuple[AttentionLayer, ...]:
+    """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
+    layers: list[AttentionLayer] = []
+    _seen["layers"] = layers
+    try:
+        with torch.no_grad():
+            backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(backbone.parameters()).device))
+    finally:
+        _seen["layers"] = None
+    return tuple(layers)
+
+
+@contextmanager
+def _prefixed(layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor) -> Iterator[None]:
+    """Hang a prefix [L, H_kv, P, d_h] onto the attentions for one forward pass."""
+    for layer, key, value in zip(layers, keys, values, strict=True):
+        layer.module.soft_prefix = (key, value)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.module.soft_prefix = None  # type: ignore[assignment]
+
+
+# The forward pass.
+
+
+def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
+    """Hidden states of the text positions, [B, T, d].
+
+    Args:
+        base: the frozen model.
+        input_ids: [B, T], padded on the right.
+        mask: [B, T], 1 on text and 0 on padding.
+        prompt: `{"embeddings": [P, d]}` (before the text, at the input), `{"keys", "values": [L, H_kv, P, d_h]}`
+            (before the text, in every layer), or nothing.
+    """
+    if "embeddings" in prompt:
+        rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[0]
+        embedded = base.embeddings(input_ids)
+        vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
+        embedded = torch.cat([vectors, embedded], dim=1)
+        mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
+        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
+    if "keys" in prompt:
+        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
+            if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
+                return _run(base, input_ids=input_ids, attention_mask=mask)
+            tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
+            positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
+            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
+    return _run(base, input_ids=input_ids, attention_mask=mask)
+
+
+def _run(base: Base, **inputs: Tensor) -> Tensor:
+    extra = {"use_cache": False} if base.decoder else {}
+    states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
+    return states
+
+
+def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """One vector per row, [B, d]: the mean over text positions, or the last of them."""
+    if pooling == "mean":
+        weights = mask.to(states.dtype)[..., None]
+        return (states * weights).sum(1) / weights.sum(1)
+    last = mask.sum(1) - 1
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Tensor:
+    """Logits [B, C] from features [B, d]: a linear head's, or the label words' from the base's own head.
+
+    Args:
+        base: the frozen model.
+        features: the pooled hidden states.
+        head: `{"weight": [C, d], "bias": [C]}`, or `{"word_ids": [C]}` (a verbaliser).
+    """
+    if "word_ids" not in head:
+        return nn.functional.linear(features, head["weight"].to(features.dtype), head["bias"].to(features.dtype))
+    if base.lm_head is None:
+        raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
+    words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
+    bias = getattr(base.lm_head, "bias", None)
+    return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, each [B, T], of rows of different lengths: text first, padding after it."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], dtype=torch.long)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], dtype=torch.long)
+    return ids, mask

@@ -1,0 +1,1 @@
+"""Promotion: who is champion, decided once at a time and written down for good."""

@@ -1,0 +1,150 @@
+"""The prompt artifact, format 1: a folder of some kilobytes that says all about one soft prompt, and no pickle.
+
+    prompt.json  prompt.safetensors   the identity: what the prompt is and belongs to; its digest covers these two
+    proof.json   proof.safetensors    inputs with the logits they must give, replayed wherever the prompt is loaded
+    provenance.json                   how it came to be: scores, gates, versions; not part of the identity
+
+`prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], or `keys` and `values`
+[L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C].
+
+This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..digests import canonical_json, digest_file, digest_files
+from ..errors import ArtifactError, BaseModelError
+
+FORMAT = 1
+IDENTITY = ("prompt.json", "prompt.safetensors")
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """A prompt as read from its artifact: `card` is prompt.json, the tensors are the folded prompt and its head."""
+
+    card: dict[str, Any]
+    tensors: dict[str, Tensor]
+    head: dict[str, Tensor]
+    digest: str
+
+    @property
+    def labels(self) -> list[str]:
+        """What the classes are called, in the order of the logits."""
+        labels: list[str] = self.card["labels"]
+        return labels
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Inputs and the logits [N, C] they gave when the prompt was minted, to within `tolerance`."""
+
+    texts: list[str]
+    logits: Tensor
+    tolerance: float
+
+
+def prompt_digest(folder: Path) -> str:
+    """The digest of the artifact's identity: prompt.json and prompt.safetensors, nothing else."""
+    return digest_files({name: digest_file(folder / name) for name in IDENTITY})
+
+
+def write_prompt(
+    folder: Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor], head: Mapping[str, Tensor]
+) -> str:
+    """The digest of the identity written to `folder`."""
+    everything = {**tensors, **{f"head.{name}": tensor for name, tensor in head.items()}}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()}, folder / IDENTITY[1])
+    shapes = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in everything.items()}
+    _write_json(folder / IDENTITY[0], {"format": FORMAT, **card, "tensors": shapes})
+    return prompt_digest(folder)
+
+
+def write_proof(folder: Path, proof: Proof) -> None:
+    """Put the proof beside the identity it proves."""
+    save_file({"logits": proof.logits.detach().cpu().contiguous()}, folder / "proof.safetensors")
+    _write_json(folder / "proof.json", {"texts": proof.texts, "tolerance": proof.tolerance})
+
+
+def read_prompt(folder: Path, expected_digest: str | None = None) -> SoftPrompt:
+    """The prompt in an artifact's folder, checked against what it says of itself.
+
+    Raises:
+        ArtifactError: a file is missing, cut short or changed, or the format is newer than this code.
+    """
+    card = _read_json(folder / IDENTITY[0])
+    if card.get("format") != FORMAT:
+        raise ArtifactError(
+            f"The prompt in {str(folder)!r} has format {card.get('format')!r}; this version reads format {FORMAT}. "
+            "Install the promptmint that minted it, or a newer one."
+        )
+    stored = _read_tensors(folder / IDENTITY[1])
+    found = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in stored.items()}
+    if found != card["tensors"]:
+        raise ArtifactError(f"The tensors in {str(folder)!r} are {found!r}, but prompt.json names {card['tensors']!r}.")
+    digest = prompt_digest(folder)
+    if expected_digest is not None and digest != expected_digest:
+        raise ArtifactError(
+            f"The prompt in {str(folder)!r} has digest {digest}, wanted {expected_digest}. It was changed after it was "
+            "minted: pull it again."
+        )
+    head = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
+    tensors = {name: tensor for name, tensor in stored.items() if not name.startswith("head.")}
+    return SoftPrompt(card, tensors, head, digest)
+
+
+def read_proof(folder: Path) -> Proof:
+    """The proof beside a prompt. Raises `ArtifactError` where it is missing or damaged."""
+    record = _read_json(folder / "proof.json")
+    return Proof(record["texts"], _read_tensors(folder / "proof.safetensors")["logits"], record["tolerance"])
+
+
+def check_base(card: Mapping[str, Any], base_folder: Path) -> None:
+    """Let a base pass only if every byte of it is the one this prompt was minted on.
+
+    Raises:
+        BaseModelError: a file is missing or differs; the message names both digests.
+    """
+    wanted: dict[str, str] = card["base"]["files"]
+    named = f"the base {card['base']['name']!r} in {str(base_folder)!r}"
+    for name, digest in wanted.items():
+        path = base_folder / name
+        actual = digest_file(path) if path.is_file() else "(no such file)"
+        if actual != digest:
+            raise BaseModelError(
+                f"This prompt was minted on another base than {named}: {name} has SHA-256 {actual}, wanted {digest}. "
+                "A prompt works on the exact weights and tokenizer it was tuned on: pull that base."
+            )
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_bytes(canonical_json(value) + b"\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"Cannot read {str(path)!r} of a prompt artifact: {error}. Pull the prompt again."
+        ) from error
+    return value
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"Cannot read {str(path)!r} of a prompt artifact: {error}. Pull the prompt again."
+        ) from error

@@ -1,0 +1,70 @@
+"""Minting: a tuned prompt folded into its artifact, with a proof of what it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from pipelines.inference.forward import padded
+from pipelines.prompts.artifact import Proof, write_prompt, write_proof
+from pipelines.prompts.methods import PRESETS
+from pipelines.recipe import Prompt, Template
+from pipelines.tokens.template import encode
+from pipelines.training.job import TrainJob
+from pipelines.training.tuned import Tuned
+
+PROOF_LENGTHS = (1, 2, 4, 8, 12, 16, 24, 48)  # words
+PROOF_TOLERANCE = 1e-3  # of a logit: fp32 kernels of other machines stay well below it, a wrong base does not
+
+
+def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: TrainJob) -> str:
+    """The digest of the artifact written to `folder`.
+
+    Args:
+        folder: empty.
+        tuned: the base with the trained prompt.
+        settings: what was trained.
+        base_folder: where the tokenizer lies.
+        job: what was asked for; its `card` names base, data and recipe by digest.
+    """
+    assert tuned.prompt is not None
+    tensors = {name: tensor.detach() for name, tensor in tuned.prompt().items()}
+    head = {name: tensor.detach() for name, tensor in tuned.head_tensors().items()}
+    card = {
+        **job.card,
+        "method": {"name": settings.method, **PRESETS[settings.method].described},
+        "settings": {**settings.model_dump(mode="json"), "training": job.shared.model_dump(mode="json")},
+        "head": {"kind": job.head.kind, "words": job.head.words, "pooling": _pooling(tuned, job)},
+        "labels": job.labels,
+        "seed": job.seed,
+    }
+    digest = write_prompt(folder, card, tensors, head)
+    write_proof(folder, _proof(tuned, base_folder, Template(**job.card["template"]), digest))
+    return digest
+
+
+def _pooling(tuned: Tuned, job: TrainJob) -> str:
+    return "last" if job.head.kind == "verbaliser" else tuned.base.pooling
+
+
+@torch.no_grad()
+def _proof(tuned: Tuned, base_folder: Path, template: Template, digest: str) -> Proof:
+    """What the prompt answers to words drawn from the base's own vocabulary.
+
+    Never to training examples: an artifact travels further than the data may.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    vocabulary = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha())
+    rng = np.random.default_rng(int(digest[:16], 16))
+    texts = [" ".join(rng.choice(vocabulary, length)) for length in PROOF_LENGTHS]
+    rows = [encoded.input_ids for encoded in encode(tokenizer, template, texts)]
+    return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE)
+
+
+def _one_by_one(tuned: Tuned, rows: list[list[int]]) -> Tensor:
+    """Logits [N, C] of rows answered alone, so that a replay in one batch also shows that padding changes nothing."""
+    return torch.cat([tuned(*(part.to(tuned.base.device) for part in padded([row]))).float().cpu() for row in rows])

@@ -1,0 +1,72 @@
+"""One run of a recipe: the key that makes two runs the same one, and the record of how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.bases.pin import known_base
+from pipelines.data.snapshot import source_digest
+from pipelines.digests import canonical_json, digest_json
+from pipelines.errors import NotInStore
+from pipelines.recipe import Recipe
+from pipelines.store.store import Store
+
+METHODS = ("prompt", "lora", "full", "head_only", "zero_shot")
+VERSION = 1  # raise it when a run of equal inputs would end differently
+
+
+def run_key(recipe: Recipe, base_digest: str, data_digest: str) -> str:
+    """What a run is named by: the recipe, the base and the data, each by its digest."""
+    return digest_json({"version": VERSION, "recipe": recipe.digest, "base": base_digest, "data": data_digest})
+
+
+def new_record(recipe: Recipe, key: str, base_digest: str, data_digest: str) -> dict[str, Any]:
+    """The record of a run that has just begun: nothing is decided, everything is named."""
+    return {
+        "recipe": recipe.name,
+        "run_key": key,
+        "verdict": None,
+        "reason": None,
+        "version": None,
+        "prompt_digest": None,
+        "base_digest": base_digest,
+        "data_digest": data_digest,
+        "recipe_digest": recipe.digest,
+        "scores": dict.fromkeys(METHODS),
+        "gates": [],
+        "seconds": {},
+        "unchanged": False,
+        "artifact": None,
+        "labels": list(recipe.data.labels),
+        "settings": recipe.model_dump(mode="json", exclude={"description"}),
+    }
+
+
+def finished(store: Store, name: str, key: str) -> dict[str, Any] | None:
+    """The record of a recipe's earlier run with this key, or None."""
+    try:
+        record: dict[str, Any] = json.loads(store.read(_record_key(name, key)))
+    except NotInStore:
+        return None
+    return record
+
+
+def unchanged(store: Store, recipe: Recipe) -> dict[str, Any] | None:
+    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table."""
+    base = known_base(store, recipe.base)
+    data = source_digest(recipe.data, recipe.folder) if base else None
+    if base is None or data is None:
+        return None
+    record = finished(store, recipe.name, run_key(recipe, base.digest, data))
+    return record and {**record, "unchanged": True}
+
+
+def finish(store: Store, record: Mapping[str, Any]) -> None:
+    """Write the last word on a run; from now on the same inputs make an `unchanged` one."""
+    store.write(_record_key(record["recipe"], record["run_key"]), canonical_json(record))
+
+
+def _record_key(name: str, key: str) -> str:
+    return f"runs/{name}/{key}.json"

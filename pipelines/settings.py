@@ -1,0 +1,83 @@
+"""Where things are, read from the environment each time they are asked for.
+
+    PROMPTMINT_HOME           everything kept on this machine               ./.promptmint
+    PROMPTMINT_STORE          file:///FOLDER or s3://BUCKET/PREFIX          file://HOME/store
+    PROMPTMINT_LEDGER         a store that can create a key exclusively     the store
+    MLFLOW_TRACKING_URI       where runs and versions are recorded          sqlite:///HOME/mlflow.db
+    PROMPTMINT_S3_ENDPOINT    an S3 server that is not Amazon's             (Amazon's)
+    PROMPTMINT_S3_PATH_STYLE  true: http://HOST/BUCKET, not BUCKET.HOST     false
+    PROMPTMINT_S3_CHECKSUMS   when_supported: SHA-256 with every upload     when_required
+
+A variable that is empty counts as not set. Keys for S3 come from boto3's own chain (AWS_ACCESS_KEY_ID, AWS_PROFILE,
+a role of the machine, ...) and the region from AWS_DEFAULT_REGION; promptmint never reads or keeps them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import StoreError, listed
+
+_YES = ("1", "true", "yes", "on")
+_NO = ("0", "false", "no", "off")
+_CHECKSUMS = ("when_required", "when_supported")
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """How to speak to S3: `endpoint` (None: Amazon's), how a bucket is addressed, when uploads carry checksums."""
+
+    endpoint: str | None
+    path_style: bool
+    checksums: str
+
+
+def home() -> Path:
+    """The absolute folder for everything that promptmint keeps on this machine."""
+    return Path(_value("PROMPTMINT_HOME", ".promptmint")).expanduser().absolute()
+
+
+def store_uri() -> str:
+    """The store's URI, for `open_store`."""
+    return _value("PROMPTMINT_STORE", f"file://{home()}/store")
+
+
+def ledger_uri() -> str:
+    """The URI of the store that holds the ledger: the store itself, unless that one cannot create exclusively."""
+    return _value("PROMPTMINT_LEDGER", store_uri())
+
+
+def cache_folder() -> Path:
+    """The folder for trees fetched from the store; deleting it costs time only."""
+    return home() / "cache"
+
+
+def tracking_uri() -> str:
+    """MLflow's tracking URI."""
+    return _value("MLFLOW_TRACKING_URI", f"sqlite:///{home()}/mlflow.db")
+
+
+def s3_settings() -> S3Settings:
+    """How to speak to S3.
+
+    Raises:
+        StoreError: a variable holds a word that is not one of its choices.
+    """
+    return S3Settings(
+        endpoint=_value("PROMPTMINT_S3_ENDPOINT", "") or None,
+        path_style=_choice("PROMPTMINT_S3_PATH_STYLE", "false", _YES + _NO) in _YES,
+        checksums=_choice("PROMPTMINT_S3_CHECKSUMS", "when_required", _CHECKSUMS),
+    )
+
+
+def _value(name: str, default: str) -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    word = _value(name, default).lower()
+    if word not in choices:
+        raise StoreError(f"{name} is {word!r}; it can be {listed(choices)}. Correct it or unset it.")
+    return word

@@ -1,0 +1,184 @@
+"""A store in a folder: a laptop's own, or one on a disk that several machines share.
+
+A file is written beside its final name as `.writing-...`, flushed to the disk, and given its name in one step. What a
+killed writer leaves is such a file: it lies under no key, and may be deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import AlreadyInStore, NotInStore, StoreError
+from ..store.store import checked_key, checked_prefix
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+_WHAT_TO_DO = {
+    errno.EROFS: "The disk is mounted read-only: mount it for writing, or choose another folder",
+    errno.EACCES: "Choose a folder that you may write",
+    errno.EPERM: "Choose a folder that you may write",
+    errno.ENOSPC: "The disk is full: make room, or choose a folder on another disk",
+    errno.EDQUOT: "Your quota on this disk is used up: make room, or choose a folder on another disk",
+    errno.ENOTDIR: "A file is where a folder should be: move it away, or choose another folder",
+    errno.EEXIST: "A file is where a folder should be: move it away, or choose another folder",
+}
+
+
+class LocalStore:
+    """A store in `folder`, which is made when something is first written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.uri = f"file://{self.folder}"
+
+    def read(self, key: str) -> bytes:
+        """The bytes under `key`. Raises `NotInStore`."""
+        with self._reading(key) as file:
+            return file.read()
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` under `key`, replacing what was there."""
+        with replacing(self._path(key)) as file:
+            file.write(data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put `data` under `key` only if nothing is there. Raises `AlreadyInStore`: exactly one of many racers wins."""
+        path = self._path(key)
+        with _written_beside(path) as (file, building):
+            file.write(data)
+            _flush(file)
+            try:
+                os.link(building, path)
+            except FileExistsError:
+                # A network disk that lost its first answer asks again, and then finds the link that it made itself.
+                if not building.samefile(path):
+                    raise AlreadyInStore(f"Something lies under {key!r} in {self.uri} already.") from None
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                raise StoreError(
+                    f"The disk under {self.uri} makes no hard links ({error.strerror}), so it cannot hold the ledger. "
+                    "Set PROMPTMINT_LEDGER to a file:///FOLDER on a disk that does."
+                ) from error
+            _flush_folder(path.parent)
+
+    def upload(self, key: str, path: Path) -> str | None:
+        """Put a file under `key`, replacing what was there; None, because a folder keeps no versions."""
+        try:
+            source = path.open("rb")
+        except OSError as error:
+            raise StoreError(f"Cannot read {str(path)!r} to put it under {key!r}: {error.strerror}.") from error
+        with source, replacing(self._path(key)) as target:
+            shutil.copyfileobj(source, target, _CHUNK_BYTES)
+        return None
+
+    def download(self, key: str, path: Path) -> None:
+        """Write what lies under `key` to `path`, atomically. Raises `NotInStore`.
+
+        It is a copy, never a hard link: whoever changes the file must not change the store.
+        """
+        with self._reading(key) as source, replacing(path) as target:
+            shutil.copyfileobj(source, target, _CHUNK_BYTES)
+
+    def has(self, key: str) -> bool:
+        """Whether something lies under `key`."""
+        try:
+            return self._path(key).is_file()
+        except OSError as error:
+            raise StoreError(f"Cannot look for {key!r} in {self.uri}: {error.strerror}.") from error
+
+    def keys(self, prefix: str) -> list[str]:
+        """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
+        top = self.folder / checked_prefix(prefix).rpartition("/")[0]
+        found: list[str] = []
+        for folder, folders, names in os.walk(top, onerror=self._cannot_list):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inside = Path(folder).relative_to(self.folder)
+            found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
+        return sorted(key for key in found if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens where it is not there."""
+        path = self._path(key)
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                path.unlink()
+        except OSError as error:
+            raise StoreError(_refusal(path, error)) from error
+
+    def _path(self, key: str) -> Path:
+        return self.folder / checked_key(key)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[BinaryIO]:
+        """The open file under `key`."""
+        try:
+            with self._path(key).open("rb") as file:
+                yield file
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise NotInStore(f"Nothing lies under {key!r} in {self.uri}.") from None
+        except OSError as error:
+            raise StoreError(f"Cannot read {key!r} in {self.uri}: {error.strerror}.") from error
+
+    def _cannot_list(self, error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise StoreError(f"Cannot list {error.filename!r} in {self.uri}: {error.strerror}.") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StoreError: the disk refuses: read-only, full, not yours; the message names the folder.
+    """
+    with _written_beside(path) as (file, building):
+        yield file
+        _flush(file)
+        building.replace(path)
+        _flush_folder(path.parent)
+
+
+@contextmanager
+def _written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file in the folder of `path`, and its name, which is gone after the block."""
+    building = path.parent / f".writing-{uuid.uuid4().hex}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with building.open("xb") as file:
+            yield file, building
+    except OSError as error:
+        raise StoreError(_refusal(path, error)) from error
+    finally:
+        with suppress(OSError):
+            building.unlink()
+
+
+def _flush(file: BinaryIO) -> None:
+    """Bring what was written onto the disk itself."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring a new name onto the disk itself; some network disks cannot be asked to, and the name is there already."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    what_to_do = _WHAT_TO_DO.get(error.errno or 0, "Check that disk, or choose another folder")
+    return (
+        f"Cannot write {path.name!r} in the folder {str(path.parent)!r}: {error.strerror or error}. {what_to_do} "
+        "(PROMPTMINT_STORE and PROMPTMINT_LEDGER say where stores lie, PROMPTMINT_HOME where the cache lies)."
+    )

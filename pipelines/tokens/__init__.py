@@ -1,0 +1,1 @@
+"""From checked examples to token shards: the template and the encoder."""

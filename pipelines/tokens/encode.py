@@ -1,0 +1,164 @@
+"""Examples as token shards in the store: encoded once, before any worker starts, and memory-mapped in each of them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.digests import digest_json
+from pipelines.errors import BaseModelError, DataError, StoreError, listed
+from pipelines.memo import Stage
+from pipelines.recipe import Template
+from pipelines.store.store import Store
+from pipelines.store.trees import load_tree, save_tree
+from pipelines.tokens.template import encode
+
+STAGE = Stage("tokenize", 1)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Token shards as columns: labels and lengths in memory, ids of tokens in the mapped file.
+
+    Attributes:
+        ids: the examples' ids.
+        labels: [N] places in the recipe's labels, int32.
+        lengths: [N] tokens of each row, int32.
+    """
+
+    ids: list[str]
+    labels: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+    _tokens: Any
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def tokens(self, row: int) -> npt.NDArray[np.int32]:
+        """The token ids [T] of one row: a read-only view of the file."""
+        view: npt.NDArray[np.int32] = self._tokens[row].values.to_numpy()
+        return view
+
+
+def tokenize(
+    store: Store,
+    split_tree: str,
+    base_folder: Path,
+    base_digest: str,
+    template: Template,
+    labels: Sequence[str],
+    cache: Path,
+) -> dict[str, Any]:
+    """The token shards of one split, `{tree, rows, truncated, mean_tokens, max_tokens}`, deterministic.
+
+    The tree is a saved `datasets.Dataset` with columns id, input_ids, label (place in `labels`) and length, in the
+    order of the examples. Its fingerprint is made of our own digests: the one that `datasets` computes is another one
+    as soon as the tokenizer was called.
+
+    Raises:
+        BaseModelError: the base's folder holds no tokenizer, or none that can be used.
+        DataError: no examples, or one whose label is not in `labels`.
+        RecipeError: the template leaves no room for a text.
+        NotInStore: the split is not in the store.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    tokenizer = load_tokenizer(base_folder)
+    examples = _examples(load_tree(store, split_tree, cache) / "examples.parquet", labels)
+    place = {label: index for index, label in enumerate(labels)}
+
+    def encoded(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
+        rows = encode(tokenizer, template, batch["text"])
+        return {
+            "id": batch["id"],
+            "input_ids": [row.input_ids for row in rows],
+            "label": [place[label] for label in batch["label"]],
+            "length": [len(row.input_ids) for row in rows],
+            "truncated": [row.truncated for row in rows],
+        }
+
+    fingerprint = digest_json([STAGE.name, STAGE.version, split_tree, base_digest, template.model_dump(), list(labels)])
+    types = {"id": "string", "label": "int32", "length": "int32", "truncated": "bool"}
+    features = {name: datasets.Value(type_) for name, type_ in types.items()}
+    rows = datasets.Dataset(datasets.table.InMemoryTable(examples)).map(
+        encoded,
+        batched=True,
+        keep_in_memory=True,  # no file in a cache of its own
+        remove_columns=examples.column_names,
+        features=datasets.Features(features, input_ids=datasets.List(datasets.Value("int32"))),
+        new_fingerprint=fingerprint,
+    )
+    lengths, truncated = np.array(rows["length"]), sum(rows["truncated"])
+    with tempfile.TemporaryDirectory(prefix="promptmint-tokens-") as folder:
+        rows.remove_columns("truncated", new_fingerprint=fingerprint).save_to_disk(folder)
+        tree = save_tree(store, Path(folder))
+    return {
+        "tree": tree,
+        "rows": len(lengths),
+        "truncated": truncated,
+        "mean_tokens": float(lengths.mean()),
+        "max_tokens": int(lengths.max()),
+    }
+
+
+def load_tokenizer(base_folder: Path) -> Any:
+    """The tokenizer in a base's folder; no code from the folder is run and nothing is fetched.
+
+    Raises:
+        BaseModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base_folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BaseModelError(
+            f"Cannot load a tokenizer from {str(base_folder)!r}: {error}. A base's folder needs tokenizer.json and "
+            "tokenizer_config.json."
+        ) from error
+
+
+def load_shards(folder: Path) -> Shards:
+    """The columns of a tree that `tokenize` made, from a local folder, without copying the tokens into memory.
+
+    Raises:
+        StoreError: the folder holds no token shards.
+    """
+    import pyarrow as pa
+
+    try:
+        files = [entry["filename"] for entry in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
+        table = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(folder / name))).read_all() for name in files)
+        columns = [table[name] for name in ("id", "label", "length", "input_ids")]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise StoreError(f"{str(folder)!r} holds no token shards: {error}. Tokenize the split again.") from error
+    ids, labels, lengths, tokens = columns
+    return Shards(ids.to_pylist(), labels.to_numpy(), lengths.to_numpy(), tokens)
+
+
+def _examples(path: Path, labels: Sequence[str]) -> Any:
+    """The table of a split's examples (columns id, text, label).
+
+    Raises:
+        DataError: there are none, or one has a label that the recipe does not know.
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["id", "text", "label"])
+    if len(table) == 0:
+        raise DataError(
+            f"There are no examples in {path.name!r}: a split needs at least one row before it is tokenized."
+        )
+    if strange := set(table["label"].unique().to_pylist()) - set(labels):
+        raise DataError(
+            f"Examples have labels {listed(strange)}, which are not among {listed(labels)}. Validate them anew."
+        )
+    return table

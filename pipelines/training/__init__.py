@@ -1,0 +1,1 @@
+"""Tuning on a frozen base: job files in, folders of weights out."""

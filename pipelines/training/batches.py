@@ -1,0 +1,33 @@
+"""Which examples make which batch: seeded, the same for any number of workers, of like lengths to waste no padding."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+POOL = 16  # batches' worth of shuffled examples that are sorted by length together
+
+
+def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The batches of one epoch: arrays of row numbers, every row once, shuffled by (seed, epoch).
+
+    Args:
+        lengths: tokens of each row, [n].
+        batch_size: rows of a batch over all workers; the last one may be smaller.
+        seed: the recipe's.
+        epoch: from 0.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    rows = rng.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(rows), POOL * batch_size):
+        pool = rows[start : start + POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
+    return [batches[number] for number in rng.permutation(len(batches))]
+
+
+def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Batches for scoring: every row once, longest first, so that memory is asked for at the start."""
+    rows = np.argsort(-lengths, kind="stable")
+    return [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]

@@ -1,0 +1,39 @@
+"""A compute profile: where a recipe runs. It changes how long things take, never what comes out."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import RecipeError
+
+
+class Compute(BaseModel):
+    """Workers on this machine and what each may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(1, ge=1)  # processes that share every batch
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0)  # per worker; 0: the machine's cores, shared out
+    timeout_s: int = Field(6 * 3600, ge=1)  # of one launch
+
+
+def load_compute(path: str | Path | None = None) -> Compute:
+    """The profile in a TOML file; without one, that of PROMPTMINT_COMPUTE, or one worker on whatever is there.
+
+    Raises:
+        RecipeError: the file cannot be read, or has keys that are not known.
+    """
+    path = path or os.environ.get("PROMPTMINT_COMPUTE")
+    if not path:
+        return Compute()
+    try:
+        return Compute.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        known = ", ".join(Compute.model_fields)
+        raise RecipeError(f"Cannot use the compute profile {str(path)!r}: {error}. Known keys: {known}.") from error

@@ -1,0 +1,67 @@
+"""A job file: what a worker is asked for, in JSON; what it answers with is a folder per job.
+
+JOB.json   base folder, jobs, compute
+OUT/progress.jsonl          a line whenever there is news
+OUT/NAME/                   one finished job, published whole:
+    result.json             figures
+    weights.safetensors     a training job: what was trained, by parameter name
+    prompt.* proof.*        a training job of a soft prompt: its artifact
+    logits.safetensors      a scoring job: logits [n, C] in the rows' order
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt, ZeroShot
+from pipelines.training.compute import Compute
+
+METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
+    "prompt": Prompt, "lora": Lora, "full": Full, "head_only": HeadOnly, "zero_shot": ZeroShot}
+Kind = Literal["prompt", "lora", "full", "head_only", "zero_shot"]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainJob(_Closed):
+    """Tune the base by one method."""
+
+    do: Literal["train"] = "train"
+    name: str
+    kind: Kind
+    settings: dict[str, Any]  # of the method: the recipe's table, defaults written out
+    shared: Optimisation
+    head: Head
+    labels: tuple[str, ...]
+    seed: int
+    train: Path  # shards
+    validation: Path
+    card: dict[str, Any] = {}  # a soft prompt: what prompt.json says beyond what the worker knows
+
+
+class ScoreJob(_Closed):
+    """Give the logits of one tuned base on some shards."""
+
+    do: Literal["score"] = "score"
+    name: str
+    kind: Kind
+    weights: Path | None  # the folder that training published; None: nothing was trained
+    settings: dict[str, Any] = {}
+    head: Head
+    labels: tuple[str, ...]
+    seed: int = 0
+    batch_size: int = 64
+    rows: Path
+
+
+class JobFile(_Closed):
+    """Several jobs on one base, which a worker loads once."""
+
+    base: Path
+    compute: Compute
+    jobs: tuple[Annotated[TrainJob | ScoreJob, Field(discriminator="do")], ...]

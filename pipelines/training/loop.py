@@ -1,0 +1,184 @@
+"""The training loop: one method on one base, the best epoch by validation kept.
+
+The same batches whatever the number of workers: each worker takes its share of a global batch, and the gradient is that
+of the mean over the whole of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipelines.errors import TrainingError
+from pipelines.recipe import Method, Optimisation
+from pipelines.training.batches import epoch_batches, sorted_batches
+from pipelines.training.shards import Rows
+from pipelines.training.tuned import Tuned, train_mode
+
+Report = Callable[[dict[str, Any]], None]
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training rows and what validation said after it."""
+
+    epoch: int  # from 1
+    loss: float  # mean cross-entropy over the epoch's steps, nats
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went; the tuned weights are those of `best_epoch`."""
+
+    epochs: list[Epoch]
+    best_epoch: int
+    steps: int
+    seconds: float
+    curve: list[tuple[int, float]]  # (step, loss), at most CURVE_POINTS of them, evenly spaced
+
+
+def train(
+    tuned: Tuned, method: Method, shared: Optimisation, seed: int, rows: Rows, validation: Rows, report: Report
+) -> Trained:
+    """Tune in place on `rows`, keeping the weights of the epoch that was best on `validation`.
+
+    Args:
+        tuned: from `tune`, on its device.
+        method: its rates and epochs.
+        shared: what every method of the recipe shares.
+        seed: orders the batches.
+        rows: the training split.
+        validation: the split that chooses the epoch.
+        report: called with the state of things about twice a second.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    workers, rank = _world()
+    model: nn.Module = DistributedDataParallel(tuned) if workers > 1 else tuned
+    epochs = method.epochs or shared.epochs
+    steps_per_epoch = math.ceil(len(rows) / shared.batch_size)
+    optimizer, schedule = _optimizer(tuned, method, shared, epochs * steps_per_epoch)
+    train_mode(tuned, method)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    curve: list[tuple[int, float]] = []
+    start = reported = time.perf_counter()
+    step = seen = 0
+
+    for epoch in range(epochs):
+        losses = []
+        for batch in epoch_batches(rows.lengths, shared.batch_size, seed, epoch):
+            share = batch[rank::workers]
+            weight = len(share) * workers / len(batch)  # undoes the mean over workers of unequal shares
+            share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
+            ids, mask, labels = rows.batch(share, tuned.base.device)
+            with torch.autocast(ids.device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
+                logits = model(ids, mask)
+            loss = nn.functional.cross_entropy(logits.float(), labels) * weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_((parameter for _, parameter in tuned.trained()), shared.clip)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(mean_over_workers(loss.detach()))
+            step += 1
+            if step % math.ceil(epochs * steps_per_epoch / CURVE_POINTS) == 0:
+                curve.append((step, losses[-1]))
+            seen += len(batch)
+            if not math.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"The loss became {losses[-1]!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
+                    "or set training.precision = 'fp32'."
+                )
+            if (now := time.perf_counter()) - reported > 0.5:
+                reported = now
+                rate = seen / (now - start)
+                report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, "loss": losses[-1],
+                        "examples_per_s": rate, "seconds_left": (epochs * len(rows) - seen) / rate})  # fmt: skip
+        accuracy, validation_loss = validate(tuned, validation, shared)
+        train_mode(tuned, method)
+        history.append(Epoch(epoch + 1, sum(losses) / len(losses), validation_loss, accuracy))
+        if history[-1] == best_of(history):
+            best = {name: parameter.detach().clone() for name, parameter in tuned.trained()}
+        report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, **asdict(history[-1])})
+
+    tuned.restore(best)
+    tuned.eval()
+    return Trained(history, best_of(history).epoch, step, time.perf_counter() - start, curve)
+
+
+def best_of(history: list[Epoch]) -> Epoch:
+    """The epoch with the best validation accuracy; the lower validation loss, then the earlier, decides a tie."""
+    return min(history, key=lambda epoch: (-epoch.validation_accuracy, epoch.validation_loss, epoch.epoch))
+
+
+@torch.no_grad()
+def validate(tuned: Tuned, rows: Rows, shared: Optimisation) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy over all rows, every worker scoring its share."""
+    workers, rank = _world()
+    tuned.eval()
+    totals = torch.zeros(2, dtype=torch.float64)
+    for batch in sorted_batches(rows.lengths, 2 * shared.batch_size)[rank::workers]:
+        ids, mask, labels = rows.batch(batch, tuned.base.device)
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
+            logits = tuned(ids, mask).float()
+        totals[0] += (logits.argmax(1) == labels).sum().cpu()
+        totals[1] += nn.functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
+    if workers > 1:
+        dist.all_reduce(totals)
+    accuracy, loss = (totals / len(rows)).tolist()
+    return accuracy, loss
+
+
+@torch.no_grad()
+def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
+    """Class logits [n, C] of every row in float32, in the rows' order."""
+    tuned.eval()
+    batches = sorted_batches(rows.lengths, batch_size)
+    parts = [tuned(*rows.batch(batch, tuned.base.device)[:2]).float().cpu() for batch in batches]
+    logits = torch.empty(len(rows), parts[0].shape[1])
+    for batch, part in zip(batches, parts, strict=True):
+        logits[torch.from_numpy(batch)] = part
+    return logits
+
+
+def mean_over_workers(value: Tensor) -> float:
+    """The mean of a scalar over all workers: the same number on each."""
+    workers, _ = _world()
+    if workers > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= workers
+    return float(value)
+
+
+def _world() -> tuple[int, int]:
+    """How many workers there are, and which of them this is."""
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+
+
+def _optimizer(
+    tuned: Tuned, method: Method, shared: Optimisation, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW over what is trained, the head at its own rate; linear warm-up, then linearly down to zero."""
+    head = [parameter for name, parameter in tuned.trained() if name.startswith("head.")]
+    body = [parameter for name, parameter in tuned.trained() if not name.startswith("head.")]
+    groups = [{"params": body, "lr": method.rate}, {"params": head, "lr": method.head_rate or method.rate}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=shared.weight_decay)
+    rise = max(1, round(shared.warmup * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise)))
+    )
+    return optimizer, schedule

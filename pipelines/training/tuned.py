@@ -1,0 +1,114 @@
+"""One base tuned in one way: what a soft prompt and each of its baselines look like to the training loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.errors import RecipeError, listed
+from pipelines.inference.forward import Base, class_scores, hidden_states, pooled
+from pipelines.prompts.methods import new_prompt
+from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+
+Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
+
+
+class Tuned(nn.Module):
+    """A base, perhaps a prompt, and a head; `forward` gives class logits.
+
+    Only parameters that ask for a gradient are trained, and only they are stored.
+    """
+
+    def __init__(self, base: Base, prompt: nn.Module | None, head: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.base = base
+        self.backbone = base.backbone
+        self.prompt = prompt
+        self.head = nn.ParameterDict()
+        if "word_ids" in head:
+            self.register_buffer("word_ids", head["word_ids"], persistent=False)
+            self.lm_head = base.lm_head
+        else:
+            self.head.update({name: nn.Parameter(tensor) for name, tensor in head.items()})
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, C] of token ids and their mask, each [B, T]."""
+        prompt = self.prompt() if self.prompt is not None else {}
+        states = hidden_states(self.base, input_ids, mask, prompt)
+        pooling = "last" if "word_ids" in self.head_tensors() else self.base.pooling
+        return class_scores(self.base, pooled(states, mask, pooling), self.head_tensors())
+
+    def head_tensors(self) -> dict[str, Tensor]:
+        """The head by the names of `inference/forward.py`."""
+        return dict(self.head.items()) or {"word_ids": self.get_buffer("word_ids")}
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained, by name; a weight that two modules share comes once."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def trainable_params(self) -> int:
+        """How many numbers are trained, head included."""
+        return sum(parameter.numel() for _, parameter in self.trained())
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Put stored weights back, each under the name it was trained by."""
+        trained = dict(self.trained())
+        if trained.keys() != weights.keys():
+            raise ValueError(f"Stored weights {listed(weights)} do not fit; this method trains {listed(trained)}.")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+
+
+def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int) -> Tuned:
+    """A base made ready to be tuned by a method, at its seeded start.
+
+    The base itself is left alone: LoRA and full fine-tuning work on copies.
+
+    Raises:
+        RecipeError: the method cannot be had on this base.
+    """
+    match settings:
+        case Prompt():
+            return Tuned(base, new_prompt(base, settings, seed), head).to(base.device)
+        case Lora():
+            return Tuned(_with_lora(copy.deepcopy(base), settings), None, head).to(base.device)
+        case Full():
+            tuned = Tuned(copy.deepcopy(base), None, head).to(base.device)
+            tuned.backbone.requires_grad_(True)
+            if (lm_head := getattr(tuned, "lm_head", None)) is not None:
+                lm_head.requires_grad_(True)
+            return tuned
+        case HeadOnly() | ZeroShot():
+            return Tuned(base, None, head).to(base.device)
+
+
+def train_mode(tuned: Tuned, settings: Method) -> None:
+    """Eval mode, dropout off, for all but full fine-tuning, which keeps the base's own dropout where asked to."""
+    tuned.train(isinstance(settings, Full) and settings.dropout)
+
+
+def linear_head(base: Base, classes: int, seed: int) -> dict[str, Tensor]:
+    """A linear head's start: weight [C, d] drawn from N(0, 0.02), bias [C] zero."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    weight = torch.randn(classes, base.hidden_width, generator=generator) * 0.02
+    return {"weight": weight, "bias": torch.zeros(classes)}
+
+
+def _with_lora(base: Base, settings: Lora) -> Base:
+    """The base with low-rank updates hung into its attention, by PEFT (Hu et al., "LoRA", ICLR 2022)."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as ATTENTION
+
+    targets = settings.targets
+    if targets == "attention":
+        targets = tuple(ATTENTION.get(base.backbone.config.model_type, ()))
+    linear = {name.rpartition(".")[2] for name, part in base.backbone.named_modules() if isinstance(part, nn.Linear)}
+    if not targets or not set(targets) <= linear:
+        raise RecipeError(f"baselines.lora.targets = {list(targets)!r} are not in this base; it has {listed(linear)}.")
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=list(targets))
+    inject_adapter_in_model(config, base.backbone)
+    return base

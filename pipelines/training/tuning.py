@@ -1,0 +1,107 @@
+"""Every method of a recipe tuned, each once: what the store knows is taken from there, the rest goes to the workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.bases.pin import PinnedBase
+from pipelines.digests import digest_json
+from pipelines.memo import Stage, recall, remember
+from pipelines.recipe import Recipe
+from pipelines.store.store import Store
+from pipelines.store.trees import load_tree, save_tree
+from pipelines.training.compute import Compute
+from pipelines.training.job import TrainJob
+from pipelines.training.launch import News, launch
+
+STAGE = Stage("train", 1)
+
+Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
+
+
+def train_all(
+    store: Store,
+    recipe: Recipe,
+    base: PinnedBase,
+    base_folder: Path,
+    shards: Mapping[str, str],
+    compute: Compute,
+    cache: Path,
+    on_news: News,
+    on_result: Told,
+) -> dict[str, dict[str, Any]]:
+    """`{method: {tree, trainable_params, artifact_bytes, seconds, best_epoch, epochs, curve, reused}}`.
+
+    Each finished method is kept at once: a later one that fails, or Ctrl-C, costs only itself.
+
+    Args:
+        store: keeps the weights.
+        recipe: says which methods, and how.
+        base: the frozen base; `base_folder` holds its files.
+        shards: trees of the `train` and `validation` splits.
+        compute: where to run.
+        cache: for the shards.
+        on_news: called with each line of a worker's progress.
+        on_result: called once per method.
+    """
+    folders = {split: load_tree(store, shards[split], cache) for split in ("train", "validation")}
+    results: dict[str, dict[str, Any]] = {}
+    missing: dict[str, tuple[TrainJob, dict[str, Any]]] = {}
+    for job in _jobs(recipe, base, shards, folders):
+        inputs = _inputs(job, base, shards)
+        if known := recall(store, STAGE, inputs):
+            results[job.name] = {**known.value, "reused": True}
+            on_result(job.name, True)
+        else:
+            missing[job.name] = (job, inputs)
+
+    def keep(name: str, folder: Path) -> None:
+        value = _kept(store, folder)
+        remember(store, STAGE, missing[name][1], value, value["seconds"])
+        results[name] = {**value, "reused": False}
+        on_result(name, False)
+
+    if missing:
+        launch(base_folder, [job for job, _ in missing.values()], compute, on_news, keep, cache.parent / "work")
+    return results
+
+
+def minting_digest(recipe: Recipe) -> str:
+    """What of a recipe decides the prompt itself; gates, baselines and places do not."""
+    parts = recipe.model_dump(mode="json", include={"seed", "template", "head", "training", "prompt"})
+    return digest_json({**parts, "labels": list(recipe.data.labels)})
+
+
+def _jobs(recipe: Recipe, base: PinnedBase, shards: Mapping[str, str], folders: Mapping[str, Path]) -> list[TrainJob]:
+    """The prompt first, then the baselines that train; of the prompt also what its artifact says of its origin."""
+    card = {
+        "base": base.card(),
+        "data": {split: shards[split] for split in ("train", "validation")},
+        "recipe": {"name": recipe.name, "digest": minting_digest(recipe)},
+        "template": recipe.template.model_dump(mode="json"),
+    }
+    methods = [("prompt", recipe.prompt), *((n, m) for n, m in recipe.baselines.named() if n != "zero_shot")]
+    return [
+        TrainJob(
+            name=name, kind=name, settings=settings.model_dump(mode="json"), shared=recipe.training, head=recipe.head,
+            labels=recipe.data.labels, seed=recipe.seed, card=card if name == "prompt" else {}, **folders,
+        )
+        for name, settings in methods
+    ]  # fmt: skip
+
+
+def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
+    """What the result of a training depends on: the job, with digests in the place of folders."""
+    asked = job.model_dump(mode="json", exclude={"train", "validation", "name"})
+    return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
+
+
+def _kept(store: Store, folder: Path) -> dict[str, Any]:
+    """What a finished job left, its folder now in the store."""
+    result = json.loads((folder / "result.json").read_bytes())
+    (folder / "result.json").unlink()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {**result, "tree": save_tree(store, folder), "artifact_bytes": size}

@@ -1,0 +1,178 @@
+"""The worker: jobs from a file, a folder per job. It speaks to no server.
+
+python -m torch.distributed.run --nproc-per-node N -m pipelines.training.worker JOB.json OUT/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch._C._distributed_c10d import FileStore
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from pipelines.digests import canonical_json, digest_bytes
+from pipelines.errors import PromptmintError, TrainingError
+from pipelines.inference.forward import Base, load_base
+from pipelines.prompts.artifact import read_prompt
+from pipelines.prompts.mint import mint
+from pipelines.prompts.verbaliser import label_word_ids
+from pipelines.recipe import Head, Prompt
+from pipelines.training.compute import Compute
+from pipelines.training.job import METHODS, JobFile, ScoreJob, TrainJob
+from pipelines.training.loop import logits_of, train
+from pipelines.training.shards import read_rows
+from pipelines.training.tuned import Tuned, linear_head, tune
+
+FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the launcher to raise again
+
+
+def main(job_path: Path, out: Path) -> None:
+    """Do every job of the file that `out` does not hold yet."""
+    jobs = JobFile.model_validate_json(job_path.read_bytes())
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    device = _device(jobs.compute)
+    with _process_group(device, jobs.compute, out.parent / "group"):
+        base = load_base(jobs.base, device)
+        untouched = _digest_weights(base)
+        for job in jobs.jobs:
+            if (out / job.name).is_dir():
+                continue
+            torch.manual_seed(job.seed + _rank())
+            if isinstance(job, TrainJob):
+                _train(job, base, jobs.base, out)
+            elif _rank() == 0:
+                _score(job, base, jobs.base, out)
+            if _digest_weights(base) != untouched:
+                raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
+
+
+def _train(job: TrainJob, base: Base, base_folder: Path, out: Path) -> None:
+    settings: Any = METHODS[job.kind].model_validate(job.settings)
+    tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
+    rows, validation = read_rows(job.train), read_rows(job.validation)
+    went = train(tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news))
+    if _rank() != 0:
+        return
+    with _published(out, job.name) as folder:
+        result = {**asdict(went), "trainable_params": tuned.trainable_params()}
+        if isinstance(settings, Prompt):
+            result["prompt_digest"] = mint(folder, tuned, settings, base_folder, job)
+        else:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuned.trained()}, folder / WEIGHTS)
+        (folder / "result.json").write_bytes(canonical_json(result))
+
+
+def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
+    if job.kind == "prompt" and job.weights is not None:
+        tuned = _from_artifact(base, job.weights)
+    else:
+        settings = METHODS[job.kind].model_validate(job.settings)
+        tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
+        tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
+    logits = logits_of(tuned, read_rows(job.rows), job.batch_size)
+    with _published(out, job.name) as folder:
+        save_file({"logits": logits}, folder / "logits.safetensors")
+        (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
+    _tell(out, job.name, {"scored": len(logits)})
+
+
+WEIGHTS = "weights.safetensors"
+
+
+def _from_artifact(base: Base, folder: Path) -> Tuned:
+    """A prompt as its artifact says, ready to score: the folded tensors, no encoder."""
+    from pipelines.prompts.parameterisation import Direct
+
+    prompt = read_prompt(folder)
+    return Tuned(base, Direct(prompt.tensors), prompt.head).to(base.device)
+
+
+def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, seed: int) -> dict[str, Tensor]:
+    """The head's tensors at their start."""
+    if head.words is None:
+        return linear_head(base, len(labels), seed)
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    return {"word_ids": torch.tensor(label_word_ids(tokenizer, head.words))}
+
+
+def _digest_weights(base: Base) -> str:
+    """One digest over every weight of the frozen base, to show that training left it alone."""
+    weights = sorted(base.backbone.state_dict().items())
+    return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(tensor)) for _, tensor in weights))
+
+
+def _digest_tensor(tensor: Tensor) -> str:
+    return digest_bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _tell(out: Path, name: str, news: dict[str, Any]) -> None:
+    """Append a line for the launcher to read; one write, so that no reader sees half a line."""
+    if _rank() == 0:
+        with (out / "progress.jsonl").open("ab") as file:
+            file.write(canonical_json({"job": name, **news}) + b"\n")
+
+
+@contextmanager
+def _published(out: Path, name: str) -> Iterator[Path]:
+    """A folder to fill, which takes its name in `out` only when it is complete."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out, ignore_cleanup_errors=True) as building:
+        folder = Path(building) / name
+        folder.mkdir()
+        yield folder
+        folder.rename(out / name)
+
+
+def _device(compute: Compute) -> torch.device:
+    """This worker's device, its share of the cores set."""
+    workers = int(os.environ.get("WORLD_SIZE", 1))
+    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // workers))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compute.device == "cpu" or (compute.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def _process_group(device: torch.device, compute: Compute, meeting: Path) -> Iterator[None]:
+    """The workers joined: gloo on CPUs, NCCL on GPUs; one worker alone needs no group. They meet in a file."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    workers, timeout = int(os.environ["WORLD_SIZE"]), timedelta(seconds=min(compute.timeout_s, 1800))
+    dist.init_process_group(
+        backend, store=FileStore(str(meeting), workers), rank=_rank(), world_size=workers, timeout=timeout
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    try:
+        main(Path(sys.argv[1]), target)
+    except PromptmintError as error:
+        (target / FAILURE).write_text(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        raise SystemExit(error.exit_code) from error

@@ -1,0 +1,32 @@
+"""The verdict: every gate of the recipe, on the scores of one held-out set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from pipelines.evaluation.gates import judge as judge_gates
+from pipelines.evaluation.metrics import summary
+from pipelines.evaluation.scores import load_scores
+from pipelines.recipe import Recipe
+from pipelines.store.store import the_store
+
+
+@task
+def judge(recipe: Recipe, scores: Mapping[str, str], trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`{verdict, reason, gates, scores}`: the decision, and the table that it rests on."""
+    store = the_store()
+    loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
+    verdict = judge_gates(recipe.gates, loaded, trained["prompt"], recipe.seed).to_json()
+    table = {
+        method: {
+            **summary(each),
+            "trainable_params": trained[method]["trainable_params"] if method in trained else 0,
+            "artifact_bytes": trained[method]["artifact_bytes"] if method in trained else 0,
+            "train_seconds": round(trained[method]["seconds"], 1) if method in trained else 0.0,
+        }
+        for method, each in loaded.items()
+    }
+    return {**verdict, "scores": table}

@@ -1,0 +1,20 @@
+"""What a person sees in Prefect's UI: the report of a run as an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
+
+
+@task
+def publish(record: Mapping[str, Any]) -> None:
+    """Publish the run's report, and its table of scores, under the recipe's name."""
+    create_markdown_artifact(markdown(record), key=f"{record['recipe']}-report", description=record["reason"])
+    if rows := summary_rows(record):
+        table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")

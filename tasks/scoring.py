@@ -1,0 +1,71 @@
+"""Everything scored on the same held-out examples: the prompt, its baselines, and the reigning champion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from pipelines.bases.pin import PinnedBase, base_record, local_base
+from pipelines.promotion import ledger
+from pipelines.recipe import Head, Recipe, Template
+from pipelines.runs import finished
+from pipelines.settings import cache_folder
+from pipelines.store.store import the_ledger, the_store
+from pipelines.store.trees import load_tree
+from pipelines.training.compute import Compute
+from tasks.progress import StageProgress
+from tasks.retrying import RETRYING
+from tasks.tokens import shards as shards_of
+
+
+@task(**RETRYING)
+def score(
+    recipe: Recipe,
+    base: PinnedBase,
+    shards: Mapping[str, str],
+    trained: Mapping[str, Mapping[str, Any]],
+    compute: Compute,
+) -> dict[str, str]:
+    """`{method: digest of its scores}` on the test split."""
+    from pipelines.evaluation.scoring import Contender, score_all
+
+    methods = {"prompt": recipe.prompt, **dict(recipe.baselines.named())}
+    contenders = [
+        Contender(name, name, trained[name]["tree"] if name in trained else None,
+                  {} if name == "prompt" else settings.model_dump(mode="json"), recipe.head, recipe.data.labels)
+        for name, settings in methods.items()
+    ]  # fmt: skip
+    store = the_store()
+    folder = local_base(store, base, cache_folder())
+    progress = StageProgress("score")
+    return score_all(store, contenders, base.digest, folder, shards["test"], compute, cache_folder(), progress)
+
+
+@task(**RETRYING)
+def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> str | None:
+    """The digest of the reigning champion's scores on the same examples, on its own base; None where nobody reigns."""
+    from pipelines.evaluation.scoring import Contender, score_all
+
+    store = the_store()
+    entries = ledger.read(the_ledger(), recipe.name)
+    champion = ledger.state(entries).champion
+    if champion is None:
+        return None
+    run_key = next(entry.run_key for entry in entries if entry.version == champion)
+    record = finished(store, recipe.name, run_key)
+    if record is None or record["labels"] != list(recipe.data.labels):
+        return None  # other labels make another problem: there is no one to compare with
+    tree = record["artifact"]
+    card = json.loads((load_tree(store, tree, cache_folder()) / "prompt.json").read_bytes())
+    base = base_record(store, card["base"]["digest"])
+    head = Head(kind=card["head"]["kind"], words=card["head"]["words"])
+    contender = Contender("champion", "prompt", tree, {}, head, recipe.data.labels)
+    tokens = shards_of(recipe, Template(**card["template"]), base, test_tree)
+    folder = local_base(store, base, cache_folder())
+    digests = score_all(
+        store, [contender], base.digest, folder, tokens, compute, cache_folder(), StageProgress("score-champion")
+    )
+    return digests["champion"]

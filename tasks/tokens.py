@@ -1,0 +1,40 @@
+"""The data as the base reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from pipelines.bases.pin import PinnedBase, local_base
+from pipelines.memo import once
+from pipelines.recipe import Recipe, Template
+from pipelines.settings import cache_folder
+from pipelines.store.store import the_store
+from pipelines.tokens import encode
+from tasks.retrying import RETRYING
+
+
+@task(**RETRYING)
+def tokenize(recipe: Recipe, base: PinnedBase, report: Mapping[str, Any]) -> dict[str, str]:
+    """`{split: tree of its shards}`, for the recipe's template and base."""
+    return {split: shards(recipe, recipe.template, base, tree) for split, tree in report["split_trees"].items()}
+
+
+def shards(recipe: Recipe, template: Template, base: PinnedBase, split_tree: str) -> str:
+    """The tree of one split's shards, from the store where it was made before."""
+    store, labels = the_store(), recipe.data.labels
+    inputs = {
+        "split": split_tree,
+        "base": base.digest,
+        "template": template.model_dump(mode="json"),
+        "labels": list(labels),
+    }
+
+    def compute() -> dict[str, Any]:
+        folder = local_base(store, base, cache_folder())
+        return encode.tokenize(store, split_tree, folder, base.digest, template, labels, cache_folder())
+
+    tree: str = once(store, encode.STAGE, inputs, compute).value["tree"]
+    return tree

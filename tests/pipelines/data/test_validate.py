@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import tempfile
+
+import pandas as pd
+import pytest
+
+from pipelines.data.snapshot import snapshot
+from pipelines.data.validate import STAGE, load_split, rows_digest, validate, write_rows
+from pipelines.digests import canonical_json, digest_file
+from pipelines.errors import DataError, NotInStore
+from pipelines.recipe import Checks
+from pipelines.store.trees import load_tree
+
+
+def examples(count, labels="ab"):
+    return [{"text": f"text {number}", "label": labels[number % len(labels)]} for number in range(count)]
+
+
+@pytest.fixture
+def judge(store, write, tmp_path, make_data):
+    """Validates rows with changes to `[data]`; gives the report."""
+
+    def judge(rows, name="x.jsonl", cache="cache", **changes):
+        write(name, rows)
+        data = make_data(name, **changes)
+        return validate(store, snapshot(store, data, tmp_path / "folder").digest, data, tmp_path / cache)
+
+    return judge
+
+
+def test_good_data_make_a_good_report(judge, store, tmp_path):
+    rows = [*examples(200), {"text": "text 0", "label": "a"}, {"text": "bad", "label": "biling"}]
+    report = judge(rows)
+    assert (report["ok"], report["problems"]) == (True, [])
+    assert report["rows"] == {"read": 202, "accepted": 201, "quarantined": 1, "leaks_dropped": 0, "duplicates": 1}
+    assert sum(report["splits"].values()) == 201
+    assert min(report["splits"].values()) > 5
+    assert {side: sum(counts.values()) for side, counts in report["labels"].items()} == report["splits"]
+    assert report["reasons"] == {"label is not one of the 2 labels": 1}
+    assert report["expectations"] == {"passed": 6, "failed": []}
+    assert json.loads(canonical_json(report)) == report
+
+    folder = load_tree(store, report["tree"], tmp_path / "cache")
+    accepted = pd.read_parquet(folder / "accepted.parquet")
+    assert accepted.columns.to_list() == ["id", "text", "label", "split"]
+    quarantine = pd.read_parquet(folder / "quarantine.parquet")
+    assert quarantine[["text", "label", "source_file", "source_row", "reasons"]].to_numpy().tolist() == [
+        ["bad", "biling", "x.jsonl", 201, "label 'biling' is not one of the 2 labels"]
+    ]
+    for side, count in report["splits"].items():
+        rows = load_split(store, report["tree"], side, tmp_path / "cache")
+        assert len(rows) == count
+        assert rows_digest(rows) == report["split_digests"][side]
+        kept = pd.read_parquet(load_tree(store, report["split_trees"][side], tmp_path / "cache") / "examples.parquet")
+        assert kept.equals(rows)
+
+
+def test_the_report_has_data_docs_without_paths_of_this_machine(judge, store, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    report = judge(examples(100))
+    folder = load_tree(store, report["tree"], tmp_path / "cache")
+    pages = [path.read_text() for path in (folder / "data_docs").rglob("*.html")]
+    assert len(pages) == 5  # the index, and for each of two suites its expectations and its result
+    assert any("no id twice" in page for page in pages)
+    assert not any(str(tmp_path) in page or tempfile.gettempdir() in page for page in pages)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 1_500_000
+    assert not list((tmp_path / "scratch").iterdir()), "temporary folders were left behind"
+    compact = json.loads((folder / "expectations.json").read_text())
+    assert [(one["column"], one["success"], one["observed"]) for one in compact[:2]] == [
+        (None, True, 100),
+        ("label", True, {"unexpected": 0}),
+    ]
+
+
+def test_equal_examples_have_equal_digests_in_whatever_files_they_arrive(judge, store, tmp_path):
+    first = judge(examples(100))
+    second = judge(list(reversed(examples(100))), "y.parquet", cache="other")
+    for key in ("split_digests", "split_trees"):
+        assert first[key] == second[key]
+    files = [load_tree(store, report["tree"], tmp_path / "cache") / "accepted.parquet" for report in (first, second)]
+    assert digest_file(files[0]) == digest_file(files[1])
+    changed = judge([*examples(100)[1:], {"text": "text 0", "label": "b"}], "z.parquet")
+    assert changed["split_digests"] != first["split_digests"]
+
+
+def test_too_many_bad_rows_are_a_refusal_not_an_error(judge):
+    bad = [{"text": f"bad {number}", "label": "biling"} for number in range(7)] + [{"text": "", "label": "a"}]
+    report = judge(examples(92) + bad, checks=Checks(min_rows=1, min_rows_per_label=1, max_quarantined=0.05))
+    assert report["ok"] is False
+    assert report["problems"] == [
+        "8 of 100 rows (8.0%) were quarantined, more than the 5.0% of data.checks.max_quarantined: "
+        "label is not one of the 2 labels (7), text is shorter than 1 characters (1)."
+    ]
+    assert judge(examples(92) + bad, checks=Checks(min_rows=1, min_rows_per_label=1, max_quarantined=0.08))["ok"]
+
+
+def test_failed_expectations_are_a_refusal_in_sentences(judge):
+    rows = examples(80) + [{"text": f"rare {number}", "label": "c"} for number in range(4)]
+    checks = Checks(min_rows=90, min_rows_per_label=10, min_label_share=0.1)
+    report = judge(rows, labels=("a", "b", "c"), checks=checks)
+    assert report["ok"] is False
+    assert report["expectations"]["passed"] == 3
+    assert [one["column"] for one in report["expectations"]["failed"]] == [None, "share", "train_rows"]
+    few, share, trained = report["problems"]
+    assert few == "Expected at least 90 accepted rows, found 84."
+    assert share.startswith("Expected every label on at least 10.0% of the accepted rows (share), found")
+    assert '"label": "c"' in share
+    assert '"share": 0.047619' in share
+    assert '"label": "c"' in trained
+    assert json.loads(canonical_json(report)) == report
+
+
+def test_a_label_without_rows_is_a_refusal(judge):
+    report = judge(examples(100), labels=("a", "b", "never"))
+    assert [one["column"] for one in report["expectations"]["failed"]] == ["train_rows"]
+    assert report["labels"]["train"]["never"] == 0
+
+
+def test_leaks_are_dropped_reported_and_kept_for_a_look(judge, store, tmp_path):
+    rows = [row | {"split": ["train", "dev", "test"][place % 3], "note": "x"} for place, row in enumerate(examples(30))]
+    report = judge([*rows, {"text": "TEXT 2", "label": "a", "split": "train", "note": "leak"}], split="split")
+    assert report["rows"] == {"read": 31, "accepted": 30, "quarantined": 0, "leaks_dropped": 1, "duplicates": 0}
+    assert report["splits"] == {"train": 10, "validation": 10, "test": 10}
+    leaks = pd.read_parquet(load_tree(store, report["tree"], tmp_path / "cache") / "leaks.parquet")
+    assert leaks[["text", "source_row", "reasons"]].to_numpy().tolist() == [
+        ["TEXT 2", 30, "the text also occurs in the test split"]
+    ]
+
+
+def test_a_quarantine_of_mixed_values_can_be_written(tmp_path):
+    values = [{"k": [1]}, "text", None, float("nan"), 2**70, 1.5]
+    path = tmp_path / "x.parquet"
+    write_rows(pd.DataFrame({"mixed": values, "empty": [{}] * 6, "ints": [1, 2, None, 4, 5, 6]}, dtype=object), path)
+    found = pd.read_parquet(path)
+    assert found["mixed"].fillna("null").to_list() == ['{"k": [1]}', "text", "null", "null", str(2**70), "1.5"]
+    assert found["empty"].to_list() == ["{}"] * 6
+    assert found["ints"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "changes", "message"),
+    [
+        ("x.csv", "text,label\n", {}, "hold no rows"),
+        ("x.csv", "", {}, "hold no rows"),
+        ("x.jsonl", "nonsense\n" * 3, {}, r"No rows are left for 'test', 'train', 'validation'.*not valid JSON \(3\)"),
+        ("x.csv", "text,label\n" + "".join(f"t{n},a\n" for n in range(99)), {}, "one label alone, 'a'.*'a', 'b'"),
+        ("x.csv", "text,label\nx,a\ny,b\n", {"test_fraction": 0}, "No rows are left for 'test', 'validation'"),
+        ("x.csv", "text,tag\nx,a\n", {}, "'x.csv' has no column 'label'"),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from_are_an_error(
+    store, tmp_path, make_data, name, text, changes, message, monkeypatch
+):
+    monkeypatch.setattr("pipelines.data.validate.check_set", lambda *_: pytest.fail("judged in vain"))
+    (tmp_path / name).write_text(text)
+    data = make_data(name, **changes)
+    with pytest.raises(DataError, match=message):
+        validate(store, snapshot(store, data, tmp_path).digest, data, tmp_path / "cache")
+
+
+def test_many_kinds_of_fault_are_summed_up(store, tmp_path, make_data):
+    lines = [
+        {"text": None, "label": "a"},
+        {"text": 1, "label": "b"},
+        {"text": "", "label": None},
+        {"text": "x", "label": "q"},
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join([*map(json.dumps, lines), "bad", "[]"]))
+    data = make_data()
+    with pytest.raises(DataError, match=r"6 rows were quarantined: .*, and 2 other kinds"):
+        validate(store, snapshot(store, data, tmp_path).digest, data, tmp_path / "cache")
+
+
+def test_a_split_that_does_not_exist(store, tmp_path):
+    with pytest.raises(DataError, match=r"no split 'dev'.*'test', 'train', 'validation'"):
+        load_split(store, "0" * 64, "dev", tmp_path)
+    with pytest.raises(NotInStore):
+        load_split(store, "0" * 64, "test", tmp_path)
+
+
+def test_the_stage_is_named():
+    assert STAGE.key({}).startswith("memo/validate/")

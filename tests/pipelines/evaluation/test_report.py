@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import io
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from pipelines.evaluation.report import COLUMNS, METHODS, _magnitude, gate_rows, markdown, plot, summary_rows
+
+RECORD: dict[str, Any] = {
+    "recipe": "tickets",
+    "run_key": "a" * 64,
+    "verdict": "refused",
+    "reason": "refused: 6.1 points behind full fine-tuning",
+    "version": 3,
+    "prompt_digest": "b" * 64,
+    "base_digest": "c" * 64,
+    "data_digest": "d" * 64,
+    "scores": {
+        "full": {
+            "accuracy": 0.894,
+            "low": 0.875,
+            "high": 0.912,
+            "trainable_params": 22_000_000,
+            "artifact_bytes": 90_000_000,
+            "train_seconds": 1301.26,
+        },
+        "prompt": {
+            "accuracy": 0.833,
+            "low": 0.81,
+            "high": 0.852,
+            "trainable_params": 7712,
+            "artifact_bytes": 31_200,
+            "train_seconds": 81.2,
+        },
+        "zero_shot": {"accuracy": 0.612, "low": None, "high": None, "trainable_params": None, "artifact_bytes": None},
+    },
+    "gates": [
+        {
+            "name": "non-inferior to full",
+            "verdict": "refused",
+            "estimate": -6.1,
+            "low": -7.2,
+            "high": -5.2,
+            "threshold": -5,
+            "reason": "6.1 points behind full fine-tuning",
+        },
+        {
+            "name": "non-inferior to champion",
+            "verdict": "passed",
+            "estimate": None,
+            "low": None,
+            "high": None,
+            "threshold": None,
+            "reason": "there is no champion yet",
+        },
+    ],
+    "seconds": {"train": 500.25},
+    "unchanged": False,
+    "data": {
+        "rows": 3000,
+        "splits": {"train": 2000, "test": 580},
+        "reasons": {"too long | <script>": 20},
+        "problems": ["label [x](http://y) unknown\n# heading"],
+    },
+}
+EMPTY: dict[str, Any] = {
+    "recipe": "tickets",
+    "run_key": "a" * 64,
+    "verdict": "refused",
+    "reason": "refused: too many rows were set aside.",
+    "version": None,
+    "prompt_digest": None,
+    "base_digest": None,
+    "data_digest": "d" * 64,
+    "scores": None,
+    "gates": None,
+    "seconds": None,
+    "unchanged": True,
+    "data": None,
+}
+
+
+def test_one_row_per_scored_method_the_prompt_first() -> None:
+    rows = summary_rows(RECORD)
+    assert rows[0] == ["Soft prompt", "83.3", "81.0", "85.2", "7,712", "31,200", "81.2"]
+    assert rows[1] == ["Full fine-tuning", "89.4", "87.5", "91.2", "22,000,000", "90,000,000", "1,301.3"]
+    assert rows[2] == ["Zero-shot", "61.2", "-", "-", "-", "-", "-"]
+    assert {len(row) for row in rows} == {len(COLUMNS)}
+
+
+@pytest.mark.parametrize("missing", [None, {}, {"prompt": None}])
+def test_a_run_without_scores_has_no_rows(missing: object) -> None:
+    assert summary_rows({**RECORD, "scores": missing}) == []
+    assert gate_rows(EMPTY) == []
+
+
+def test_the_page_tells_the_whole_run() -> None:
+    page = markdown(RECORD)
+    assert page.startswith("# tickets, version 3: refused\n\nRefused: 6.1 points behind full fine-tuning.\n")
+    assert "| Soft prompt | 83.3 | 81.0 | 85.2 | 7,712 | 31,200 | 81.2 |" in page
+    assert "| non-inferior to champion | passed | there is no champion yet |" in page
+    assert "3,000 rows arrived; used: 2,000 train, 580 test." in page
+    assert "| train | 500.2 |" in page
+    assert "- Prompt: `bbbbbbbbbbbb`" in page
+    assert "unchanged" not in page.lower() and "Nothing has changed" not in page
+
+
+def test_every_table_is_whole() -> None:
+    tables = [line for line in markdown(RECORD).splitlines() if line.startswith("|")]
+    widths = [line.replace("\\|", "").count("|") for line in tables]
+    assert widths == [8] * 5 + [4] * 4 + [3] * 3 + [3] * 3
+
+
+def test_text_from_the_data_cannot_change_the_page() -> None:
+    page = markdown(RECORD)
+    assert "<script>" not in page
+    assert "too long \\| &lt;script&gt;" in page
+    assert "- label \\[x\\](http://y) unknown # heading\n" in page
+
+
+def test_a_run_that_ended_early_is_told_too() -> None:
+    page = markdown(EMPTY)
+    assert page.startswith("# tickets: refused\n\nRefused: too many rows were set aside.\n")
+    assert "Nothing has changed" in page and "Nothing was scored." in page
+    assert "- Prompt: none" in page
+    assert "|" not in page and "None" not in page
+
+
+def crowded() -> dict[str, Any]:
+    """Every method, the champion as large as the prompt."""
+    record = deepcopy(RECORD)
+    record["scores"] = {key: record["scores"]["prompt"] | {"accuracy": 0.82} for key in METHODS}
+    return record
+
+
+@pytest.mark.parametrize("record", [RECORD, EMPTY, crowded(), {**RECORD, "gates": [], "verdict": "passed"}])
+def test_the_picture_is_a_png_of_the_promised_size(record: dict[str, Any]) -> None:
+    from matplotlib.image import imread
+
+    picture = plot(record)
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert imread(io.BytesIO(picture)).shape == (480, 1200, 4)
+    assert plot(record) == picture
+    if record is not EMPTY:
+        assert plot(EMPTY) != picture
+
+
+@pytest.mark.parametrize(("power", "says"), [(0, "1"), (2, "100"), (3, "1 k"), (7, "10 M"), (15, "1e15")])
+def test_powers_of_ten_as_people_say_them(power: int, says: str) -> None:
+    assert _magnitude(power) == says

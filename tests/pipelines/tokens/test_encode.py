@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+
+from pipelines.errors import BaseModelError, DataError, StoreError
+from pipelines.recipe import Template
+from pipelines.store.trees import load_tree
+from pipelines.tokens.encode import STAGE, load_shards, tokenize
+
+ROWS = [
+    ("where is my refund", "money"),
+    ("my password does not work", "access"),
+    ("the card was charged twice " * 9, "money"),
+]
+LABELS = ("access", "money")
+TEMPLATE = Template(text="{text} topic:", max_tokens=20)
+
+
+@pytest.fixture
+def make(store, save_split, encoder_folder, tmp_path):
+    """Tokenizes rows; gives what `tokenize` gives."""
+
+    def make(rows=ROWS, template=TEMPLATE, labels=LABELS, base="b" * 64, folder=encoder_folder, cache="cache"):
+        return tokenize(store, save_split(rows), folder, base, template, labels, tmp_path / cache)
+
+    return make
+
+
+def test_shards_hold_the_examples_in_their_order(make, store, encoder, tmp_path):
+    made = make()
+    shards = load_shards(load_tree(store, made["tree"], tmp_path / "cache"))
+    whole = encoder("where is my refund topic:")["input_ids"]
+    assert len(shards) == made["rows"] == 3
+    assert shards.ids == ["id 0", "id 1", "id 2"]
+    assert shards.labels.tolist() == [1, 0, 1]
+    assert shards.tokens(0).tolist() == whole
+    assert shards.lengths.tolist() == [len(shards.tokens(row)) for row in range(3)]
+    assert shards.lengths[2] == made["max_tokens"] == 20
+    assert made["truncated"] == 1
+    assert made["mean_tokens"] == pytest.approx(shards.lengths.mean())
+    assert (shards.tokens(0).dtype, shards.labels.dtype, shards.lengths.dtype) == (np.int32,) * 3
+
+
+def test_tokens_are_views_of_the_file(make, store, tmp_path):
+    import pyarrow as pa
+
+    folder = load_tree(store, make([(f"refund {n}", "money") for n in range(2500)])["tree"], tmp_path / "cache")
+    before = pa.total_allocated_bytes()
+    shards = load_shards(folder)
+    assert not shards.tokens(2400).flags.writeable
+    assert pa.total_allocated_bytes() - before < 50_000
+    assert shards.ids[2400] == "id 2400"
+    assert len(shards.tokens(2400)) == shards.lengths[2400]
+
+
+def test_the_tree_can_be_read_by_datasets(make, store, tmp_path):
+    rows = datasets.load_from_disk(str(load_tree(store, make()["tree"], tmp_path / "cache")))
+    assert rows.column_names == ["id", "label", "length", "input_ids"]
+    assert rows["label"][:] == [1, 0, 1]
+
+
+def test_equal_inputs_give_equal_bytes_and_others_do_not(make, encoder):
+    first = make()
+    encoder("a tokenizer that was called changes the fingerprints of datasets")
+    assert make(cache="other") == first
+    others = [
+        make(template=Template(text="{text} answer:", max_tokens=20)),
+        make(template=Template(text="{text} topic:", max_tokens=19)),
+        make(labels=("access", "money", "other")),
+        make(base="c" * 64),
+        make(ROWS[:2]),
+    ]
+    assert len({first["tree"], *(other["tree"] for other in others)}) == 6
+
+
+def test_nothing_is_printed_and_nothing_is_left_behind(make, tmp_path, monkeypatch, capfd):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    make()
+    assert capfd.readouterr() == ("", "")
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_unknown_labels_are_refused(make):
+    with pytest.raises(DataError, match=r"labels 'money', which are not among 'access', 'cash'"):
+        make(labels=("access", "cash"))
+
+
+def test_a_split_without_examples_is_refused(make):
+    with pytest.raises(DataError, match=r"no examples in 'examples.parquet'"):
+        make([])
+
+
+def test_a_base_without_a_tokenizer_is_refused(make, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseModelError, match=r"Cannot load a tokenizer from .*empty"):
+        make(folder=tmp_path / "empty")
+
+
+def test_a_folder_without_shards_is_refused(make, store, tmp_path):
+    with pytest.raises(StoreError, match="holds no token shards"):
+        load_shards(tmp_path)
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
+    (tmp_path / "x.arrow").write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="holds no token shards"):
+        load_shards(tmp_path)
+
+
+def test_the_stage_is_named():
+    assert STAGE.key({}).startswith("memo/tokenize/")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.errors import BaseModelError, RecipeError
+from pipelines.recipe import Template
+from pipelines.tokens.template import encode
+
+LONG = "where is my refund the card was charged twice " * 5
+
+
+def test_a_text_that_fits_is_what_the_tokenizer_makes_of_it(encoder, decoder):
+    for tokenizer in (encoder, decoder):
+        (one,) = encode(tokenizer, Template(text="{text} Answer:", max_tokens=64), ["where is my refund"])
+        assert one.input_ids == tokenizer("where is my refund Answer:")["input_ids"]
+        assert one.truncated is False
+
+
+def test_special_tokens_are_the_tokenizers_own(encoder, decoder):
+    (one,) = encode(encoder, Template(), ["my card"])
+    assert (one.input_ids[0], one.input_ids[-1]) == (encoder.cls_token_id, encoder.sep_token_id)
+    (other,) = encode(decoder, Template(), ["my card"])
+    assert decoder.decode(other.input_ids) == "my card"
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    "text", ["{text}", "{text} Topic:", "Answer: {text}", "it was {text} topic:", "{text}: it was [MASK]."]
+)
+def test_only_the_end_of_the_text_is_cut(name, text, request):
+    tokenizer = request.getfixturevalue(name)
+    head, tail = text.split("{text}")
+    whole = encode(tokenizer, Template(text=text, max_tokens=4000), [LONG])[0].input_ids
+    (cut,) = encode(tokenizer, Template(text=text, max_tokens=24), [LONG])
+    assert cut.truncated is True
+    assert len(cut.input_ids) == 24
+    last = len(tokenizer(tail, add_special_tokens=False)["input_ids"]) + (name == "encoder")
+    first = 24 - last
+    assert cut.input_ids == whole[:first] + whole[len(whole) - last :]
+    assert (
+        tokenizer.decode(cut.input_ids)
+        .replace("[SEP]", "")
+        .strip()
+        .endswith(tokenizer.decode(tokenizer(tail, add_special_tokens=False)["input_ids"]).strip())
+    )
+    assert first > len(tokenizer(head)["input_ids"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60), limit=st.integers(8, 40))
+def test_no_row_is_longer_than_allowed_and_the_ends_stay(encoder, decoder, text, limit):
+    template = Template(text="{text} Topic:", max_tokens=limit)
+    for tokenizer, last in ((encoder, encoder.sep_token_id), (decoder, decoder.convert_tokens_to_ids(":"))):
+        try:
+            (one,) = encode(tokenizer, template, [text])
+        except RecipeError:
+            assert limit < 12
+            continue
+        free = tokenizer(text + " Topic:")["input_ids"]
+        assert len(one.input_ids) == min(len(free), limit)
+        assert one.truncated == (len(free) > limit)
+        assert one.input_ids[-1] == last
+
+
+def test_a_template_that_leaves_no_room_is_refused(encoder):
+    with pytest.raises(RecipeError, match=r"leaves no room.*take \d+ of 5 tokens"):
+        encode(encoder, Template(text="it was the answer: {text} topic:", max_tokens=5), ["my card"])
+    template = "{text} topic:"
+    fixed = len(encoder("topic:")["input_ids"])
+    with pytest.raises(RecipeError, match=f"take {fixed} of {fixed} tokens"):
+        encode(encoder, Template(text=template, max_tokens=fixed), ["my card"])
+    assert len(encode(encoder, Template(text=template, max_tokens=fixed + 1), ["my card"])[0].input_ids) == fixed + 1
+
+
+def test_rows_are_encoded_each_for_itself(encoder):
+    template = Template(text="{text} topic:", max_tokens=12)
+    texts = ["my card", LONG, "refund"]
+    assert encode(encoder, template, texts) == [encode(encoder, template, [text])[0] for text in texts]
+    assert encode(encoder, template, []) == []
+
+
+def test_a_slow_tokenizer_is_refused():
+    with pytest.raises(BaseModelError, match=r"'object' is not a fast one.*tokenizer.json"):
+        encode(object(), Template(), ["x"])
+
+
+def test_special_tokens_that_a_text_spells_out_are_cut_like_its_words(encoder):
+    (one,) = encode(encoder, Template(text="{text} topic:", max_tokens=12), ["[SEP] [MASK] " * 20])
+    tail = encoder("topic:")["input_ids"][1:]
+    assert len(one.input_ids) == 12
+    assert one.input_ids[-len(tail) :] == tail
