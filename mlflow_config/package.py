@@ -29,8 +29,8 @@ def copy_code(target: Path) -> None:
         shutil.copyfile(root / name, target / name)
 
 
-def log_model(run_id: str, prompt: Path, scratch: Path) -> str:
-    """The URI of the packaged model, logged to a run.
+def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
+    """The URI and the id of the packaged model, logged to a run.
 
     Args:
         run_id: the MLflow run.
@@ -46,12 +46,12 @@ def log_model(run_id: str, prompt: Path, scratch: Path) -> str:
         inputs=Schema([ColSpec("string", "text")]),
         outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
     )
-    logged: Any = mlflow.pyfunc.log_model(
-        name="prompt",
-        python_model=str(Path(__file__).with_name("prompt_model.py")),
-        artifacts={"prompt": str(prompt), "code": str(scratch / "code")},
-        signature=signature,
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
-        run_id=run_id,
-    )
-    return str(logged.model_uri)
+    with mlflow.start_run(run_id=run_id):
+        logged: Any = mlflow.pyfunc.log_model(
+            name="prompt",
+            python_model=str(Path(__file__).with_name("prompt_model.py")),
+            artifacts={"prompt": str(prompt), "code": str(scratch / "code")},
+            signature=signature,
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
+        )
+    return str(logged.model_uri), str(logged.model_id)

@@ -42,12 +42,12 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
                 path = Path(scratch) / name
                 path.write_bytes(content)
                 client.log_artifact(run_id, str(path))
-            uri = log_model(run_id, artifact, Path(scratch))
+            uri, model_id = log_model(run_id, artifact, Path(scratch))
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
-        made = client.create_model_version(recipe, source=uri, run_id=run_id, tags=_tags(record))
+        made = client.create_model_version(recipe, source=uri, run_id=run_id, tags=_tags(record), model_id=model_id)
         return int(made.version)
 
 

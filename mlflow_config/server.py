@@ -44,6 +44,7 @@ def server_environment(backend: str) -> dict[str, str]:
     return {
         "MLFLOW_BACKEND_STORE_URI": backend,
         "MLFLOW_REGISTRY_STORE_URI": backend,
+        "MLFLOW_TRACKING_URI": backend,  # the caller's may be this server's own URL
         "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow takes DO_NOT_TRACK for a yes only when it is the word `true`
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its judge jobs: processes that nothing here asks for

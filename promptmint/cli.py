@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.errors import PromptmintError
+from pipelines.errors import PromptmintError, StoreError
 from pipelines.settings import home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -214,9 +214,17 @@ def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:
 
 def _embedded_prefect() -> None:
     """Prefect without a server of its own: its database under our home, unless PREFECT_API_URL names a server."""
-    os.environ.setdefault("PREFECT_HOME", str(home() / "prefect"))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    folder = home() / "prefect"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # Prefect makes one folder for itself, but none above it
+    except OSError as error:
+        raise StoreError(
+            f"Cannot make the folder {str(folder)!r}: {error.strerror}. Set PROMPTMINT_HOME to a folder you own."
+        ) from None
+    os.environ.setdefault("PREFECT_HOME", str(folder))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 are few on a busy machine
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
 

@@ -39,6 +39,8 @@ def progress(console: Console) -> Iterator[None]:
         listeners.append(show)
         try:
             yield
+            for line in lines.values():
+                bars.update(line, total=1, completed=1)
         finally:
             listeners.remove(show)
 
@@ -51,7 +53,8 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
-    console.print(f"Verdict: {_coloured(record['verdict'])}. {escape(record['reason'])}")
+    why = record["reason"].removeprefix(f"{record['verdict']}: ")
+    console.print(f"Verdict: {_coloured(record['verdict'])}: {escape(why)}")
     if record["version"] is not None:
         standing = [alias for alias, version in record.get("aliases", {}).items() if version == record["version"]]
         now = f", now {' and '.join(standing)}" if standing else ""

@@ -76,7 +76,7 @@ def _from_hub(place: str, wanted: Collection[str] | None, target: Path) -> None:
             if _is_needed(name, wanted):
                 hf_hub_download(repository, name, revision=commit, local_dir=target)
     except Exception as error:  # the hub's client has no one root for what can go wrong on a network
-        raise SourceFailed(f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.200}") from error
+        raise SourceFailed(f"{type(error).__name__}: {(str(error).strip().splitlines() or ['?'])[0]:.200}") from error
     finally:
         shutil.rmtree(target / ".cache", ignore_errors=True)
 

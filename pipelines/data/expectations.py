@@ -6,6 +6,7 @@ Two tables are judged: `examples`, one row each, and `labels`, one row per label
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def check_set(rows: pd.DataFrame, data: Data, folder: Path) -> list[dict[str, An
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it sets itself to INFO
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     _one_site(context, folder / "data_docs")

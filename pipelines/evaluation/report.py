@@ -177,12 +177,13 @@ def _data_section(data: Record) -> list[str]:
     if not data:
         return []
     lines = ["## Data", ""]
-    if data.get("rows") is not None:
-        splits = ", ".join(f"{_count(rows)} {_safe(name)}" for name, rows in (data.get("splits") or {}).items())
-        lines += [f"{_count(data['rows'])} rows arrived{f'; used: {splits}' if splits else ''}.", ""]
+    if rows := data.get("rows"):
+        splits = ", ".join(f"{_count(number)} {_safe(name)}" for name, number in (data.get("splits") or {}).items())
+        aside = f"{_count(rows['quarantined'])} in quarantine, {_count(rows['leaks_dropped'])} dropped as leaks"
+        lines += [f"{_count(rows['read'])} rows arrived: {aside}; used: {splits}.", ""]
     if reasons := data.get("reasons"):
-        rows = [[reason, _count(number)] for reason, number in reasons.items()]
-        lines += [*_table(("Set aside because", "Rows"), rows, right=1), ""]
+        table = [[reason, _count(number)] for reason, number in reasons.items()]
+        lines += [*_table(("Set aside because", "Rows"), table, right=1), ""]
     if problems := data.get("problems"):
         lines += [*(f"- {_safe(problem)}" for problem in problems), ""]
     return lines

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
+SHORT = 256  # positions
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,15 @@ def _attention(
         key = torch.cat([prefix[0].to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
         value = torch.cat([prefix[1].to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
         options["is_causal"] = False  # where causality matters the mask above says so
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    with sdpa_kernel(_kernels(query, key)):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
+    """Plain matrices for a gradient over short texts on a CPU, where torch's fused backward costs more than it saves."""
+    if query.device.type == "cpu" and torch.is_grad_enabled() and key.shape[2] <= SHORT:
+        return [SDPBackend.MATH]
+    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
 
 
 def _mask_with_prefix(
@@ -158,9 +168,9 @@ def _attention_layers(backbone: nn.Module) -> tuple[AttentionLayer, ...]:
 @contextmanager
 def _prefixed(layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor) -> Iterator[None]:
     """Hang a prefix [L, H_kv, P, d_h] onto the attentions for one forward pass."""
-    for layer, key, value in zip(layers, keys, values, strict=True):
-        layer.module.soft_prefix = (key, value)  # type: ignore[assignment]
     try:
+        for layer, key, value in zip(layers, keys, values, strict=True):
+            layer.module.soft_prefix = (key, value)  # type: ignore[assignment]
         yield
     finally:
         for layer in layers:

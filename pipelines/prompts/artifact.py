@@ -90,8 +90,11 @@ def read_prompt(folder: Path, expected_digest: str | None = None) -> SoftPrompt:
         )
     stored = _read_tensors(folder / IDENTITY[1])
     found = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in stored.items()}
-    if found != card["tensors"]:
-        raise ArtifactError(f"The tensors in {str(folder)!r} are {found!r}, but prompt.json names {card['tensors']!r}.")
+    if found != card.get("tensors"):
+        raise ArtifactError(
+            f"The tensors in {str(folder)!r} are {found!r}, but prompt.json names {card.get('tensors')!r}. It was "
+            "changed after it was minted: pull it again."
+        )
     digest = prompt_digest(folder)
     if expected_digest is not None and digest != expected_digest:
         raise ArtifactError(
@@ -105,8 +108,17 @@ def read_prompt(folder: Path, expected_digest: str | None = None) -> SoftPrompt:
 
 def read_proof(folder: Path) -> Proof:
     """The proof beside a prompt. Raises `ArtifactError` where it is missing or damaged."""
-    record = _read_json(folder / "proof.json")
-    return Proof(record["texts"], _read_tensors(folder / "proof.safetensors")["logits"], record["tolerance"])
+    record, stored = _read_json(folder / "proof.json"), _read_tensors(folder / "proof.safetensors")
+    try:
+        proof = Proof(record["texts"], stored["logits"], record["tolerance"])
+    except KeyError as error:
+        raise ArtifactError(f"The proof in {str(folder)!r} lacks {error}. Pull the prompt again.") from error
+    if not 0 < len(proof.texts) == len(proof.logits):
+        raise ArtifactError(
+            f"The proof in {str(folder)!r} has {len(proof.texts)} texts and logits for {len(proof.logits)}: it proves "
+            "nothing. Pull the prompt again."
+        )
+    return proof
 
 
 def check_base(card: Mapping[str, Any], base_folder: Path) -> None:
@@ -134,6 +146,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"Cannot read {str(path)!r} of a prompt artifact: {error}. Pull the prompt again."

@@ -17,14 +17,13 @@ def label_word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
     firsts = []
     for word in words:
         tokens = tokenizer.encode(" " + word.strip(), add_special_tokens=False)
-        if not tokens:
+        if not word.strip() or not tokens:  # a byte-level vocabulary has a token for the space before it
             raise RecipeError(f"The label word {word!r} has no tokens in this base's vocabulary. Choose another word.")
         firsts.append(tokens[0])
-    for word, token in zip(words, firsts, strict=True):
-        twin = words[firsts.index(token)]
-        if twin != word:
+    for place, token in enumerate(firsts):
+        if (twin := firsts.index(token)) != place:
             raise RecipeError(
-                f"The label words {twin!r} and {word!r} start with the same token "
+                f"The label words {words[twin]!r} and {words[place]!r} start with the same token "
                 f"{tokenizer.convert_ids_to_tokens(token)!r}, so a verbaliser cannot tell them apart. Choose words "
                 "that start differently, or head.kind = 'linear'."
             )

@@ -49,8 +49,8 @@ def encode(tokenizer: Any, template: Template, texts: Sequence[str]) -> list[Enc
         excess = len(ids) - template.max_tokens
         if excess > 0:
             start, end = len(head), len(head) + len(text)
-            # Special tokens lie at (0, 0). Byte-level tokenizers trim white space off the left, so that a token of nothing
-            # else is empty, at its right end.
+            # Special tokens lie at (0, 0). Byte-level tokenizers trim white space off the left: a token of nothing else
+            # is empty, at its right end.
             of_text = [i for i, (a, b) in enumerate(offsets) if start <= a and start < b <= end]
             if len(of_text) <= excess:
                 raise RecipeError(_no_room(template, len(ids) - len(of_text)))

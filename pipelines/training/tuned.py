@@ -102,13 +102,16 @@ def _with_lora(base: Base, settings: Lora) -> Base:
     """The base with low-rank updates hung into its attention, by PEFT (Hu et al., "LoRA", ICLR 2022)."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as ATTENTION
+    from transformers.pytorch_utils import Conv1D
 
     targets = settings.targets
     if targets == "attention":
         targets = tuple(ATTENTION.get(base.backbone.config.model_type, ()))
-    linear = {name.rpartition(".")[2] for name, part in base.backbone.named_modules() if isinstance(part, nn.Linear)}
+    parts = {name.rpartition(".")[2]: part for name, part in base.backbone.named_modules()}
+    linear = {name for name, part in parts.items() if isinstance(part, nn.Linear | Conv1D)}
     if not targets or not set(targets) <= linear:
         raise RecipeError(f"baselines.lora.targets = {list(targets)!r} are not in this base; it has {listed(linear)}.")
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=list(targets))
+    config.fan_in_fan_out = any(isinstance(parts[name], Conv1D) for name in targets)  # GPT-2 keeps its maps transposed
     inject_adapter_in_model(config, base.backbone)
     return base

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
-from pipelines.errors import PromptmintError, TrainingError
+from pipelines.errors import BaseModelError, PromptmintError, RecipeError, TrainingError
 from pipelines.inference.forward import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.mint import mint
@@ -46,7 +46,7 @@ def main(job_path: Path, out: Path) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = _device(jobs.compute)
     with _process_group(device, jobs.compute, out.parent / "group"):
-        base = load_base(jobs.base, device)
+        base = _base(jobs.base, device)
         untouched = _digest_weights(base)
         for job in jobs.jobs:
             if (out / job.name).is_dir():
@@ -101,10 +101,23 @@ def _from_artifact(base: Base, folder: Path) -> Tuned:
     return Tuned(base, Direct(prompt.tensors), prompt.head).to(base.device)
 
 
+def _base(folder: Path, device: torch.device) -> Base:
+    """The frozen base; what cannot be steered is refused as a base, not as a failed training."""
+    try:
+        return load_base(folder, device)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"Cannot use this base: {error}") from error
+
+
 def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, seed: int) -> dict[str, Tensor]:
     """The head's tensors at their start."""
     if head.words is None:
         return linear_head(base, len(labels), seed)
+    if base.lm_head is None:
+        raise RecipeError(
+            "head.kind = 'verbaliser' scores label words with the base's own language-model head; this base has none. "
+            "Set head.kind = 'linear', or choose a decoder."
+        )
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     return {"word_ids": torch.tensor(label_word_ids(tokenizer, head.words))}
 

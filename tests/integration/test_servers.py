@@ -103,6 +103,15 @@ class TestServers:
         (run,) = until(lambda: place.flow_runs("retrain-on-new-data"), 40)
         assert run["parameters"]["recipe"] == "recipes/no-such-recipe.toml"
 
+    def test_a_flow_that_cannot_be_imported_is_reported(
+        self, place: Any, first: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = {"name": "broken", "entrypoint": "flows.no_such.flow", "work_pool": {"name": servers.POOL}}
+        (tmp_path / "prefect.yaml").write_text(json.dumps({"deployments": [broken]}))  # JSON is YAML
+        monkeypatch.setattr(servers, "ROOT", tmp_path)
+        with pytest.raises(PromptmintError, match=r"(?s)Prefect refused the deployments.*no_such"):
+            servers._deploy(place.home, place.prefect_port, [broken])
+
     def test_second_up_starts_nothing(self, place: Any, first: dict[str, Any]) -> None:
         automations = place.post("/automations/filter", {})
         second = up(place)

@@ -59,7 +59,7 @@ RECORD: dict[str, Any] = {
     "seconds": {"train": 500.25},
     "unchanged": False,
     "data": {
-        "rows": 3000,
+        "rows": {"read": 3000, "accepted": 2958, "quarantined": 40, "leaks_dropped": 2, "duplicates": 0},
         "splits": {"train": 2000, "test": 580},
         "reasons": {"too long | <script>": 20},
         "problems": ["label [x](http://y) unknown\n# heading"],
@@ -101,7 +101,7 @@ def test_the_page_tells_the_whole_run() -> None:
     assert page.startswith("# tickets, version 3: refused\n\nRefused: 6.1 points behind full fine-tuning.\n")
     assert "| Soft prompt | 83.3 | 81.0 | 85.2 | 7,712 | 31,200 | 81.2 |" in page
     assert "| non-inferior to champion | passed | there is no champion yet |" in page
-    assert "3,000 rows arrived; used: 2,000 train, 580 test." in page
+    assert "3,000 rows arrived: 40 in quarantine, 2 dropped as leaks; used: 2,000 train, 580 test." in page
     assert "| train | 500.2 |" in page
     assert "- Prompt: `bbbbbbbbbbbb`" in page
     assert "unchanged" not in page.lower() and "Nothing has changed" not in page

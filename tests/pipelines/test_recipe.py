@@ -1,0 +1,236 @@
+"""A recipe is read whole or refused with all that is wrong; its digest is what it asks for."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipelines.digests import digest_json
+from pipelines.errors import RecipeError
+from pipelines.recipe import Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+
+MINIMAL = """
+name = "tickets"
+[base]
+name = "tiny"
+sources = ["file://base"]
+[data]
+path = "tickets.csv"
+labels = ["account", "billing"]
+[prompt]
+method = "p-tuning-v2"
+tokens = 8
+rate = 0.01
+"""
+FULL = (
+    MINIMAL.replace('name = "tickets"', 'name = "tickets"\ndescription = "words"\nseed = 4', 1)
+    + """
+[base.files]
+"config.json" = "{a}"
+[data.checks]
+min_rows = 7
+[template]
+text = "{{text}} it is"
+[head]
+kind = "verbaliser"
+words = ["one", "two"]
+[training]
+epochs = 2
+[baselines.lora]
+rate = 0.1
+[baselines.full]
+rate = 0.1
+[baselines.zero_shot]
+[gates]
+non_inferior = [{{ to = "lora", margin = 2.0 }}, {{ to = "champion", margin = 1.0 }}]
+[gates.budgets]
+artifact_bytes = 9
+[promotion]
+policy = "automatic"
+""".format(a="a" * 64)
+)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """Writes a recipe; gives its path."""
+
+    def write(text: str, name: str = "recipe.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert repr(str(path)) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", [MINIMAL, FULL], ids=["minimal", "full"])
+def test_a_recipe_is_read(write: Any, text: str) -> None:
+    path = write(text)
+    recipe = load_recipe(path)
+    assert recipe == load_recipe(str(path)) and recipe.folder == path.parent.resolve()
+    assert recipe.prompt == Prompt(method="p-tuning-v2", tokens=8, rate=0.01, init="random", init_scale=0.02)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 3  # type: ignore[misc]
+
+
+def test_baselines_are_those_that_are_asked_for(write: Any) -> None:
+    assert list(load_recipe(write(MINIMAL)).baselines.named()) == []
+    named = dict(load_recipe(write(FULL)).baselines.named())
+    assert list(named) == ["lora", "full", "zero_shot"]
+    assert named["lora"] == Lora(rate=0.1) and named["zero_shot"] == ZeroShot()
+    assert list(Baselines.model_fields) == ["lora", "full", "head_only", "zero_shot"]
+
+
+# What is refused.
+
+
+UNKNOWN = [
+    ("", "sed = 1", "sed: unknown key. Known here: 'base', 'baselines', 'data'"),
+    ("[base]", 'commit = "x"', "base.commit: unknown key. Known here: 'files', 'name', 'sources'."),
+    ("[data]", 'txt = "x"', "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'path'"),
+    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'epochs', 'head_rate', 'init', 'init_scale', 'method'"),
+    ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
+    ("[baselines.lora]", "r = 1", "baselines.lora.r: unknown key. Known here: 'alpha', 'epochs', 'head_rate', 'rank'"),
+    ("[baselines.zero_shot]", "x = 1", "baselines.zero_shot.x: unknown key. Known here: (none)."),
+    ("[gates]", "margin = 1", "gates.margin: unknown key. Known here: 'budgets', 'confidence', 'non_inferior'"),
+    (
+        "[gates.budgets]",
+        "bytes = 1",
+        "gates.budgets.bytes: unknown key. Known here: 'artifact_bytes', 'trainable_params'.",
+    ),
+    ("", "[baselines.adapter]\nrate = 1.0", "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'lora'"),
+]
+
+
+@pytest.mark.parametrize(("table", "line", "message"), UNKNOWN, ids=[row[2].split(":")[0] for row in UNKNOWN])
+def test_an_unknown_key_is_named_with_the_known_ones(write: Any, table: str, line: str, message: str) -> None:
+    if not table and not line.startswith("["):
+        text = f"{line}\n{FULL}"
+    elif table:
+        text = FULL.replace(f"{table}\n", f"{table}\n{line}\n", 1)
+    else:
+        text = FULL + line
+    assert message in refused(write(text))
+
+
+def test_an_unknown_key_in_a_list_of_tables_is_found(write: Any) -> None:
+    text = FULL.replace("margin = 2.0", "margin = 2.0, points = 1")
+    assert "gates.non_inferior.0.points: unknown key. Known here: 'margin', 'to'." in refused(write(text))
+
+
+def test_all_problems_are_named_at_once(write: Any) -> None:
+    text = MINIMAL.replace("tokens = 8", 'tokens = 0\nhue = "red"').replace('path = "tickets.csv"', "")
+    lines = refused(write(text)).splitlines()[1:]
+    assert sorted(line.split(":")[0].strip() for line in lines) == ["data.path", "prompt.hue", "prompt.tokens"]
+    assert "  data.path: missing." in lines
+    assert any("greater than or equal to 1 (got 0)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('labels = ["account", "billing"]', 'labels = ["a", "a"]', "data: labels must differ, got ['a', 'a']"),
+        ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
+        ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),
+        ('text = "{text} it is"', 'text = "{text}{text}"', "must contain {text} exactly once"),
+        ('kind = "verbaliser"', 'kind = "linear"', "head.words belongs to head.kind = 'verbaliser'"),
+        ('words = ["one", "two"]', "", "a verbaliser needs it"),
+        ('words = ["one", "two"]', 'words = ["one"]', "head.words must name one word per label: 1 for 2 labels"),
+        ("[baselines.zero_shot]", "[baselines.head_only]\nrate = 1.0", "head_only needs head.kind = 'linear'"),
+        ('[head]\nkind = "verbaliser"\nwords = ["one", "two"]', "", "zero_shot needs head.kind = 'verbaliser'"),
+        ("[baselines.lora]\nrate = 0.1", "", "a gate compares with 'lora', but there is no [baselines.lora]"),
+        ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'full' or 'champion'"),
+        ('method = "p-tuning-v2"', 'method = "magic"', "prompt.method: Input should be 'prompt-tuning' or 'p-tuning"),
+        ('name = "tickets"', 'name = "Tickets!"', "name: String should match pattern"),
+        ("a" * 64, "A" * 64, "base.files.config.json: String should match pattern"),
+        ('sources = ["file://base"]', "sources = []", "base.sources: Tuple should have at least 1 item"),
+        ("rate = 0.01", "rate = 0", "prompt.rate: Input should be greater than 0 (got 0)"),
+        ("seed = 4", "seed = -1", "seed: Input should be greater than or equal to 0 (got -1)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_its_value(write: Any, old: str, new: str, message: str) -> None:
+    assert FULL.count(old) == 1
+    assert message in refused(write(FULL.replace(old, new)))
+
+
+def test_a_missing_recipe_names_its_neighbours(tmp_path: Path, write: Any) -> None:
+    write(MINIMAL, "beta.toml"), write(MINIMAL, "alpha.toml"), write("", "notes.txt")
+    assert "In that folder: 'alpha.toml', 'beta.toml'." in refused(tmp_path / "gamma.toml")
+    assert "In that folder: (no such folder)." in refused(tmp_path / "nowhere/gamma.toml")
+
+
+@pytest.mark.parametrize("data", [b"name = ", b"\xff\xfe", b"[a]\n[a]"])
+def test_what_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "recipe.toml").write_bytes(data)
+    assert "Cannot read the recipe" in refused(tmp_path / "recipe.toml")
+    assert "Cannot read the recipe" in refused(tmp_path)
+
+
+# The digest.
+
+
+def test_the_digest_knows_neither_description_nor_place(write: Any, tmp_path: Path) -> None:
+    path = write(FULL)
+    other = tmp_path / "elsewhere/other.toml"
+    other.parent.mkdir()
+    shutil.copyfile(path, other)
+    other.write_text(FULL.replace('"words"', '"other words"'))
+    assert load_recipe(other).digest == load_recipe(path).digest
+    assert load_recipe(other).folder != load_recipe(path).folder
+
+
+def test_a_default_written_out_changes_nothing(write: Any) -> None:
+    before = load_recipe(write(MINIMAL)).digest
+    written = MINIMAL + 'init = "random"\ninit_scale = 0.02\n[training]\nclip = 1.0\n[head]\nkind = "linear"\n'
+    assert load_recipe(write(written)).digest == before
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places of every single value in nested tables and lists."""
+    if isinstance(value, dict):
+        return [leaf for name, inner in value.items() for leaf in leaves(inner, (*path, name))]
+    if isinstance(value, list):
+        return [leaf for place, inner in enumerate(value) for leaf in leaves(inner, (*path, place))]
+    return [path]
+
+
+WHOLE = Recipe.model_validate(tomllib.loads(FULL)).model_dump(mode="json", exclude={"description"})
+
+
+@given(st.sampled_from(leaves(WHOLE)), st.data())
+def test_the_digest_feels_every_change(leaf: tuple[Any, ...], data: st.DataObject) -> None:
+    changed = copy.deepcopy(WHOLE)
+    *way, last = leaf
+    table = changed
+    for part in way:
+        table = table[part]
+    old = table[last]
+    choices: dict[type, st.SearchStrategy[Any]] = {
+        bool: st.booleans(),
+        int: st.integers(1, 2000),
+        float: st.floats(0.51, 0.99),
+        str: st.text("abcdef0", min_size=1),
+    }
+    table[last] = data.draw(choices.get(type(old), st.integers(1, 99)))
+    try:
+        recipe = Recipe.model_validate(changed)
+    except ValidationError:
+        return  # a choice of words, or a rule across fields: refused, which is heard too
+    same = recipe.model_dump(mode="json", exclude={"description"}) == WHOLE
+    assert (recipe.digest == digest_json(WHOLE)) == same
+    assert same == (table[last] == old)
