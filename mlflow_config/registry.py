@@ -65,8 +65,10 @@ def project(recipe: str, champion: int | None, challenger: int | None) -> None:
 def version_tags(recipe: str, version: int) -> dict[str, str]:
     """The tags of a registered version: its verdict and every digest. Raises `RegistryError` where there is none."""
     with connected() as client:
-        found = client.get_model_version(recipe, str(version))
-        return dict(found.tags)
+        found = client.search_model_versions(f"name = '{recipe}' and version_number = {version}")
+    if not found:
+        raise RegistryError(f"There is no version {version!r} of {recipe!r}. `promptmint status {recipe}` shows them.")
+    return dict(found[0].tags)
 
 
 def registered() -> list[str]:

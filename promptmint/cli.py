@@ -11,12 +11,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.errors import PromptmintError, StoreError
 from pipelines.settings import home
+
+if TYPE_CHECKING:
+    from pipelines.inference.predictor import Predictor
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -136,11 +139,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Answer texts with a prompt on its base."""
-    from promptmint.client import load
-
     if texts == ["-"]:
         texts = sys.stdin.read().splitlines()
-    answers = load(reference).predict(texts)
+    answers = _load(reference).predict(texts)
     found = [
         {"text": text, "label": answer.label, "probability": round(answer.probability, 4)}
         for text, answer in zip(texts, answers, strict=True)
@@ -153,9 +154,9 @@ def predict(
 def verify(reference: Reference, as_json: AsJson = False) -> None:
     """Check a prompt's digest, its base's digest, and that it still answers as it was proven to."""
     from pipelines.prompts.artifact import read_proof
-    from promptmint.client import artifact, load
+    from promptmint.client import artifact
 
-    predictor = load(reference)
+    predictor = _load(reference)
     folder, digest = artifact(reference)
     difference = predictor.replay(read_proof(folder))
     found = {
@@ -188,7 +189,13 @@ def up(
     """Start Prefect's and MLflow's servers on this machine, and serve the deployments."""
     from promptmint.servers import up as start
 
-    _print_json(start(home(), prefect_port, mlflow_port))
+    found = start(home(), prefect_port, mlflow_port)
+    servers = [(name, server) for name, server in found.items() if name != "deployments"]
+    lines = [
+        f"{name:<8} {'was running' if server['already_running'] else 'started'}  {server.get('url') or ''}"
+        for name, server in servers
+    ]
+    _report(found, "\n".join([*lines, f"deployed {', '.join(found['deployments'])}"]), as_json)
 
 
 @app.command()
@@ -196,7 +203,18 @@ def down(as_json: AsJson = False) -> None:
     """Stop what `up` started."""
     from promptmint.servers import down as stop
 
-    _print_json(stop(home()))
+    found = stop(home())
+    _report(found, f"stopped {', '.join(found['stopped']) or 'nothing: nothing was running'}", as_json)
+
+
+def _load(reference: str) -> Predictor:
+    """The prompt, loaded without the bars that transformers draws for it."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from promptmint.client import load
+
+    disable_progress_bar()
+    return load(reference)
 
 
 def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_importing_promptmint_loads_nothing_and_takes_no_time() -> None:
             "print(time.perf_counter() - start); print(*sorted(set(sys.modules) - before), sep='\\n')"
         )
         seconds.append(float(elapsed))
-        assert names == ["promptmint"]
+        assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"promptmint"}
     assert min(seconds) < 0.5
 
 
@@ -51,12 +51,10 @@ def test_importing_promptmint_loads_nothing_and_takes_no_time() -> None:
     [
         ("promptmint.client", {*HEAVY, "prefect", "mlflow", "pandas", "boto3"}),
         ("promptmint.cli", {*HEAVY, "prefect", "mlflow", "pandas", "boto3"}),
-        ("flows.retrain", set(HEAVY)),
-        ("flows.promote", set(HEAVY)),
+        ("flows.retrain, flows.promote", set(HEAVY)),
         ("pipelines.recipe, pipelines.store.store, pipelines.runs", {*HEAVY, "pandas", "boto3"}),
-        ("pipelines.inference.predictor", {"prefect", "mlflow", "great_expectations", "pandera", "peft", "datasets"}),
     ],
-    ids=["client", "cli", "retrain", "promote", "spine", "predictor"],
+    ids=["client", "cli", "flows", "spine"],
 )
 def test_what_is_heavy_is_left_for_later(modules: str, unwanted: set[str]) -> None:
     assert loaded_by(modules) & unwanted == set()

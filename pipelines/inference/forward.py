@@ -112,8 +112,8 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one."""
-    if (seen := _seen.get("layers")) is not None:
-        seen.append(AttentionLayer(module, key.shape[1], key.shape[3]))
+    if _watch is not None:
+        _watch.append((module, key, value))
     prefix: tuple[Tensor, Tensor] | None = getattr(module, "soft_prefix", None)
     if prefix is not None:
         rows, tokens = query.shape[0], prefix[0].shape[-2]
@@ -148,21 +148,33 @@ def _mask_with_prefix(
     return torch.cat([seen, mask], dim=-1)
 
 
-_seen: dict[str, list[AttentionLayer] | None] = {"layers": None}
+_watch: list[tuple[nn.Module, Tensor, Tensor]] | None = None  # a list while a pass is watched
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def _attention_layers(backbone: nn.Module) -> tuple[AttentionLayer, ...]:
-    """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
-    layers: list[AttentionLayer] = []
-    _seen["layers"] = layers
+@torch.no_grad()
+def _watched(backbone: Any, input_ids: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """Module, keys and values [B, H_kv, T, d_h] of each self-attention, in the order of one forward pass."""
+    global _watch
+    _watch = watch = []
     try:
-        with torch.no_grad():
-            backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(backbone.parameters()).device))
+        backbone(input_ids=input_ids.to(backbone.device))
     finally:
-        _seen["layers"] = None
-    return tuple(layers)
+        _watch = None
+    return watch
+
+
+def _attention_layers(backbone: Any) -> tuple[AttentionLayer, ...]:
+    """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
+    seen = _watched(backbone, torch.zeros(1, 1, dtype=torch.long))
+    return tuple(AttentionLayer(module, key.shape[1], key.shape[3]) for module, key, _ in seen)
+
+
+def keys_and_values(base: Base, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """What the base's own attentions make of a text [1, T]: keys and values, each [L, H_kv, T, d_h]."""
+    seen = _watched(base.backbone, input_ids)
+    return torch.cat([key for _, key, _ in seen]).cpu(), torch.cat([value for _, _, value in seen]).cpu()
 
 
 @contextmanager

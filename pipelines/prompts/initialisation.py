@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipelines.inference.forward import Base
+from pipelines.inference.forward import Base, keys_and_values
 from pipelines.prompts.injection import Shapes
 
 
@@ -17,5 +17,19 @@ def random(base: Base, shapes: Shapes, scale: float, generator: torch.Generator)
 def vocabulary(base: Base, shapes: Shapes, scale: float, generator: torch.Generator) -> dict[str, Tensor]:
     """Embeddings of different tokens drawn from the base's vocabulary [P, d] (Lester et al. 2021, section 3.2)."""
     table = base.embeddings.weight
-    drawn = torch.randperm(len(table), generator=generator)[: shapes["embeddings"][0]]
-    return {"embeddings": table[drawn].detach().cpu().clone()}
+    return {"embeddings": table[_drawn(base, shapes["embeddings"][0], generator)].detach().cpu().clone()}
+
+
+def vocabulary_keys(base: Base, shapes: Shapes, scale: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """The keys and values [L, H_kv, P, d_h] that the base itself gives to a text of P tokens drawn from its vocabulary.
+
+    A prompt that starts among real keys is attended to from the first step on (Li and Liang 2021, section 7.4).
+    """
+    drawn = _drawn(base, shapes["keys"][2], generator)
+    keys, values = keys_and_values(base, drawn[None])
+    return {"keys": keys.clone(), "values": values.clone()}
+
+
+def _drawn(base: Base, tokens: int, generator: torch.Generator) -> Tensor:
+    """Different token ids [P], drawn from the whole vocabulary."""
+    return torch.randperm(base.embeddings.weight.shape[0], generator=generator)[:tokens]

@@ -47,7 +47,7 @@ PRESETS = {
     "p-tuning-v2": Preset(
         Direct,
         key_value_shapes,
-        {"random": initialisation.random},
+        {"random": initialisation.random, "vocabulary": initialisation.vocabulary_keys},
         {"parameterisation": "direct", "injection": "key-value", "place": "before the text, in every layer"},
     ),
 }

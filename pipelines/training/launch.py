@@ -48,7 +48,7 @@ def launch(
         with (Path(work) / "worker.log").open("wb") as log:
             workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
         try:
-            _follow(workers, out, {job.name for job in jobs}, compute.timeout_s, on_news, on_done)
+            _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
         finally:
             _end(workers)
         if workers.returncode != 0:
@@ -65,14 +65,17 @@ def _command(job_path: Path, out: Path, compute: Compute) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the place of this code; the workers of one machine talk over loopback."""
+    """Ours, with the place of this code; the workers of one machine talk over loopback, their launcher not at all."""
     root = str(Path(pipelines.errors.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false"}
+    return {
+        **os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # the launcher's own store would listen on every address
+    }  # fmt: skip
 
 
 def _follow(
-    workers: subprocess.Popen[bytes], out: Path, waiting: set[str], timeout_s: int, on_news: News, on_done: Done
+    workers: subprocess.Popen[bytes], out: Path, waiting: list[str], timeout_s: int, on_news: News, on_done: Done
 ) -> None:
     """Pass on progress and finished folders until the workers end."""
     deadline = time.monotonic() + timeout_s
@@ -80,10 +83,9 @@ def _follow(
     while True:
         ended = workers.poll() is not None  # asked first: what was written before the end is still read below
         read = _pass_on_news(out / "progress.jsonl", read, on_news)
-        for name in sorted(waiting):
-            if (out / name).is_dir():
-                on_done(name, out / name)
-                waiting.discard(name)
+        while waiting and (out / waiting[0]).is_dir():  # jobs end in their order
+            on_done(waiting[0], out / waiting[0])
+            waiting.pop(0)
         if ended:
             return
         if time.monotonic() > deadline:

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch._C._distributed_c10d import FileStore
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -169,9 +168,8 @@ def _process_group(device: torch.device, compute: Compute, meeting: Path) -> Ite
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     workers, timeout = int(os.environ["WORLD_SIZE"]), timedelta(seconds=min(compute.timeout_s, 1800))
-    dist.init_process_group(
-        backend, store=FileStore(str(meeting), workers), rank=_rank(), world_size=workers, timeout=timeout
-    )
+    store = dist.FileStore(str(meeting), workers)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=_rank(), world_size=workers, timeout=timeout)
     try:
         yield
     finally:

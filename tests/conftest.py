@@ -1,0 +1,226 @@
+"""What every test may use: a home of its own, three tiny bases, tickets that can be learnt, and a minted prompt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+OURS = ("PROMPTMINT_", "MLFLOW_")
+LABELS = ("account", "billing")
+NOUNS = {
+    "account": ("password", "login", "profile", "email address", "username"),
+    "billing": ("invoice", "refund", "payment", "credit card", "charge"),
+}
+FRAMES = (
+    "the {} is wrong",
+    "please help me with my {} today",
+    "why does nobody answer my question about the {} that i sent you last week",
+    "my {} again",
+    "i wrote to you about a {} and i am still waiting",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def callers_settings_hidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No setting of the caller's reaches a test; the home that is set where nothing else is."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(OURS)]:
+            patch.delenv(name)
+        patch.setenv("PROMPTMINT_HOME", str(home))
+        yield home
+
+
+@pytest.fixture(autouse=True)
+def own_home(callers_settings_hidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PROMPTMINT_HOME of this test alone, unless a fixture of its folder has set one for several."""
+    if os.environ.get("PROMPTMINT_HOME") == str(callers_settings_hidden):
+        for name in [name for name in os.environ if name.startswith(OURS)]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """An example that a tiny base can learn."""
+
+    id: str
+    text: str
+    label: str
+
+
+@pytest.fixture(scope="session")
+def tickets() -> Callable[[int, int], list[Ticket]]:
+    """Makes `n` tickets from a seed: every other one of each label, of different lengths."""
+
+    def tickets(n: int, seed: int) -> list[Ticket]:
+        rng = np.random.default_rng(seed)
+        made = []
+        for number in range(n):
+            label = LABELS[number % 2]
+            text = str(rng.choice(FRAMES)).format(rng.choice(NOUNS[label]))
+            made.append(Ticket(f"{seed}-{number:04d}", text, label))
+        return made
+
+    return tickets
+
+
+# Tiny bases, each a folder as a hub would give it: 2 layers, 4 heads, width 32. Their weights are drawn wide, so that
+# attention is far from even and a wrong mask, position or head shows in every digit.
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT-like encoder with dropout, and a WordPiece tokenizer that puts a text between [CLS] and [SEP]."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("bert")
+    size = _save_wordpiece(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return _save_model(
+        folder, BertModel, BertConfig(vocab_size=size, **sizes, max_position_embeddings=64, initializer_range=0.2)
+    )
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2-like decoder with learnt positions, and a byte-level tokenizer that adds nothing."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    size = _save_bytes(folder)
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    config = GPT2Config(vocab_size=size, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.2, **ends)
+    return _save_model(folder, GPT2LMHeadModel, config)
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama-like decoder: rotary positions, 4 heads sharing 2 key/value heads, tied embeddings."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llama")
+    size = _save_bytes(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    options = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": 64}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = LlamaConfig(vocab_size=size, **sizes, **options, **ends, initializer_range=0.2)
+    return _save_model(folder, LlamaForCausalLM, config)
+
+
+@pytest.fixture(scope="session", params=["bert", "gpt2", "llama"])
+def any_folder(request: pytest.FixtureRequest) -> Path:
+    """Each of the three bases in turn."""
+    folder: Path = request.getfixturevalue(f"{request.param}_folder")
+    return folder
+
+
+@dataclass(frozen=True)
+class Minted:
+    """A minted prompt: its artifact's folder, its digest, the folder of its base, and the model it was minted from."""
+
+    folder: Path
+    digest: str
+    base_folder: Path
+    tuned: Any
+
+
+@pytest.fixture(scope="session")
+def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
+    """Mints a prompt on a base without training it: `mint_on(base_folder, method="p-tuning-v2", words=None)`."""
+
+    def mint_on(base_folder: Path, method: str = "p-tuning-v2", words: tuple[str, str] | None = None) -> Minted:
+        import torch
+        from transformers import AutoTokenizer
+
+        from pipelines.digests import digest_file, digest_files
+        from pipelines.inference.forward import load_base
+        from pipelines.prompts.mint import mint
+        from pipelines.prompts.verbaliser import label_word_ids
+        from pipelines.recipe import Head, Optimisation, Prompt
+        from pipelines.training.job import TrainJob
+        from pipelines.training.tuned import linear_head, tune
+
+        settings = Prompt(method=method, tokens=4, rate=0.1, init_scale=1.0)
+        base = load_base(base_folder)
+        head = linear_head(base, len(LABELS), seed=5)
+        if words is not None:
+            head = {"word_ids": torch.tensor(label_word_ids(AutoTokenizer.from_pretrained(base_folder), words))}
+        tuned = tune(base, settings, head, seed=5).eval()
+        files = {path.name: digest_file(path) for path in base_folder.iterdir()}
+        card = {
+            "base": {"name": base_folder.name, "digest": digest_files(files), "files": files},
+            "data": {"train": "0" * 64, "validation": "1" * 64},
+            "recipe": {"name": "tickets", "digest": "2" * 64},
+            "template": {"text": "{text}", "max_tokens": 32},
+        }
+        job = TrainJob(
+            name="prompt", kind="prompt", settings=settings.model_dump(mode="json"), shared=Optimisation(),
+            head=Head(kind="verbaliser" if words else "linear", words=words), labels=LABELS, seed=5,
+            train=Path("-"), validation=Path("-"), card=card,
+        )  # fmt: skip
+        folder = tmp_path_factory.mktemp("prompt")
+        return Minted(folder, mint(folder, tuned, settings, base_folder, job), base_folder, tuned)
+
+    return mint_on
+
+
+@pytest.fixture(scope="session")
+def minted(mint_on: Callable[..., Minted], bert_folder: Path) -> Minted:
+    """A key/value prompt with a linear head on the encoder; copy its folder before you change anything in it."""
+    return mint_on(bert_folder)
+
+
+def _corpus() -> list[str]:
+    return [frame.format(noun) for frame in FRAMES for nouns in NOUNS.values() for noun in nouns]
+
+
+def _save_wordpiece(folder: Path) -> int:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {f"{name[1:-1].lower()}_token": name for name in special}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
+def _save_bytes(folder: Path) -> int:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<end>"],
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(_corpus() * 3, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
+def _save_model(folder: Path, model: Any, config: Any) -> Path:
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        model(config).save_pretrained(folder)
+    return folder

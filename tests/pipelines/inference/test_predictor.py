@@ -1,0 +1,133 @@
+"""A predictor answers as the model that was minted, or does not load."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from pipelines.errors import ArtifactError, BaseModelError, NotInStore
+from pipelines.inference import predictor as predictor_module
+from pipelines.inference.forward import padded
+from pipelines.inference.predictor import base_from_store, load_predictor
+from pipelines.prompts.artifact import read_proof
+from pipelines.store.local import LocalStore
+from pipelines.store.trees import save_tree
+
+Mint = Callable[..., Any]
+WORDS = ("password", "invoice")
+KINDS = [(base, method, None) for base in ("bert", "gpt2", "llama") for method in ("prompt-tuning", "p-tuning-v2")]
+KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS)]
+
+
+@pytest.fixture
+def copied(minted: Any, tmp_path: Path) -> Path:
+    """A copy of the minted prompt that may be spoilt."""
+    return shutil.copytree(minted.folder, tmp_path / "prompt")
+
+
+@pytest.mark.parametrize(("base", "method", "words"), KINDS)
+def test_it_answers_as_the_minted_model_did(
+    mint_on: Mint, tickets: Any, base: str, method: str, words: Any, request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    base_folder = request.getfixturevalue(f"{base}_folder")
+    minted = mint_on(base_folder, method, words)
+    texts = [ticket.text for ticket in tickets(13, 9)]
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    with torch.no_grad():
+        wanted = torch.cat([minted.tuned(*padded([tokenizer(text)["input_ids"][:32]])) for text in texts])
+    loaded = load_predictor(minted.folder, base_folder, minted.digest)
+    assert torch.allclose(loaded.logits(texts), wanted, atol=1e-5)
+    monkeypatch.setattr(predictor_module, "BATCH_ROWS", 3)
+    assert torch.allclose(loaded.logits(texts), wanted, atol=1e-5)
+    assert float((wanted - wanted.mean(0)).abs().max()) > 0.01  # the texts do differ
+
+
+def test_an_answer_is_the_likeliest_label(minted: Any, tickets: Any) -> None:
+    loaded = load_predictor(minted.folder, minted.base_folder)
+    texts = [ticket.text for ticket in tickets(6, 2)]
+    answers, shares = loaded.predict(texts), loaded.logits(texts).softmax(1)
+    for answer, share in zip(answers, shares, strict=True):
+        assert list(answer.probabilities) == ["account", "billing"]
+        assert list(answer.probabilities.values()) == pytest.approx(share.tolist())
+        assert answer.label == max(answer.probabilities, key=answer.probabilities.__getitem__)
+        assert answer.probability == answer.probabilities[answer.label] >= 0.5
+    assert loaded.predict([]) == []
+
+
+def test_a_text_answers_the_same_in_any_company(minted: Any, tickets: Any) -> None:
+    loaded = load_predictor(minted.folder, minted.base_folder)
+    texts = [ticket.text for ticket in tickets(20, 3)]
+    together = loaded.logits(texts)
+    for place, text in enumerate(texts):
+        assert torch.allclose(loaded.logits([text])[0], together[place], atol=1e-5)
+
+
+def test_a_proof_replays(minted: Any) -> None:
+    loaded = load_predictor(minted.folder, minted.base_folder)
+    assert loaded.replay(read_proof(minted.folder)) < 1e-5
+
+
+@pytest.mark.parametrize("spoil", ["logit", "nan", "text"])
+def test_a_proof_that_fails_is_refused(copied: Path, minted: Any, spoil: str) -> None:
+    logits = load_file(copied / "proof.safetensors")["logits"]
+    if spoil == "text":
+        record = json.loads((copied / "proof.json").read_bytes())
+        record["texts"][7] = "refund"
+        (copied / "proof.json").write_text(json.dumps(record))
+    else:
+        logits[5, 1] = float("nan") if spoil == "nan" else logits[5, 1] + 2e-3
+    save_file({"logits": logits}, copied / "proof.safetensors")
+    with pytest.raises(ArtifactError, match=f"The proof failed: a logit differs by .*{minted.digest}.*provenance.json"):
+        load_predictor(copied, minted.base_folder)
+
+
+def test_a_prompt_changed_after_minting_fails_its_proof(copied: Path, minted: Any) -> None:
+    """Even where nobody knows which digest to expect."""
+    tensors = load_file(copied / "prompt.safetensors")
+    tensors["values"] = tensors["values"].flip(2)  # another prompt of the same shape
+    tensors["values"][0, 0] += 1
+    save_file(tensors, copied / "prompt.safetensors")
+    with pytest.raises(ArtifactError, match="The proof failed"):
+        load_predictor(copied, minted.base_folder)
+    with pytest.raises(ArtifactError, match="wanted"):
+        load_predictor(copied, minted.base_folder, minted.digest)
+
+
+def test_the_proof_catches_what_digests_cannot(minted: Any) -> None:
+    """Another kernel: here an attention that scales otherwise."""
+    loaded = load_predictor(minted.folder, minted.base_folder)
+    for layer in loaded.base.layers:
+        layer.module.scaling = 0.5  # type: ignore[assignment]
+    with pytest.raises(ArtifactError, match="Compare the versions of torch and transformers"):
+        loaded.replay(read_proof(minted.folder))
+
+
+def test_another_base_is_refused(minted: Any, tmp_path: Path) -> None:
+    other = shutil.copytree(minted.base_folder, tmp_path / "base")
+    weights = load_file(other / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1e-3
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BaseModelError, match="minted on another base"):
+        load_predictor(minted.folder, other)
+
+
+def test_a_base_comes_from_the_store(minted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+    store = LocalStore(tmp_path / "store")
+    with pytest.raises(NotInStore):
+        base_from_store(minted.folder, store.uri)
+    save_tree(store, minted.base_folder)
+    folder = base_from_store(minted.folder, store.uri)
+    assert folder.is_relative_to(tmp_path / "home/cache")
+    loaded = load_predictor(minted.folder, folder, minted.digest)
+    assert dataclasses.is_dataclass(loaded) and loaded.prompt.digest == minted.digest

@@ -1,0 +1,175 @@
+"""Training learns, repeats itself to the bit, keeps the best epoch, and leaves the base alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.errors import TrainingError
+from pipelines.inference.forward import Base, load_base
+from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
+from pipelines.training.loop import Epoch, Trained, best_of, logits_of, train, validate
+from pipelines.training.shards import Rows
+from pipelines.training.tuned import Settings, Tuned, linear_head, tune
+
+METHODS: dict[str, Any] = {
+    "prompt-tuning": Prompt(method="prompt-tuning", tokens=4, rate=0.3, head_rate=0.03),
+    "p-tuning-v2": Prompt(method="p-tuning-v2", tokens=4, rate=0.1, head_rate=0.03),
+    "lora": Lora(rank=4, rate=0.02),
+    "full": Full(rate=3e-3),
+    "head_only": HeadOnly(rate=0.1),
+}
+SHARED = Optimisation(epochs=4, batch_size=16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def separable(n: int, seed: int) -> Rows:
+    """Rows whose label shows in every token: one class has low ids, the other high ones."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 2)
+    lengths = rng.integers(3, 12, n)
+    tokens = [
+        (rng.integers(5, 13, length) + 60 * label).tolist() for label, length in zip(labels, lengths, strict=True)
+    ]
+    return Rows([str(row) for row in range(n)], tokens, labels, lengths)
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Rows]:
+    return {"train": separable(160, 1), "validation": separable(60, 2)}
+
+
+@pytest.fixture(scope="module")
+def base(bert_folder: Path) -> Base:
+    return load_base(bert_folder)
+
+
+def trained(
+    base: Base, settings: Settings, rows: dict[str, Rows], shared: Optimisation = SHARED, seed: int = 7,
+    report: Callable[[dict[str, Any]], None] = lambda news: None,
+) -> tuple[Tuned, Trained]:  # fmt: skip
+    torch.manual_seed(seed)  # as the worker does: LoRA's start and dropout are drawn from the global state
+    tuned = tune(base, settings, linear_head(base, 2, seed), seed)
+    return tuned, train(tuned, settings, shared, seed, rows["train"], rows["validation"], report)  # type: ignore[arg-type]
+
+
+def weights(tuned: Tuned) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in tuned.trained()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns_repeats_itself_and_leaves_the_base_alone(base: Base, rows: dict[str, Rows], method: str) -> None:
+    before = {name: weight.clone() for name, weight in base.backbone.state_dict().items()}
+    tuned, went = trained(base, METHODS[method], rows)
+    assert went.epochs[went.best_epoch - 1].validation_accuracy > 0.9
+    assert went.epochs[-1].loss < went.epochs[0].loss
+    again, repeated = trained(base, METHODS[method], rows)
+    other, _ = trained(base, METHODS[method], rows, seed=8)
+    first, second, third = weights(tuned), weights(again), weights(other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], third[name]) for name in first)
+    assert repeated.epochs == went.epochs and repeated.curve == went.curve
+    after = base.backbone.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_bf16_learns_too(base: Base, rows: dict[str, Rows]) -> None:
+    shared = SHARED.model_copy(update={"precision": "bf16"})
+    tuned, went = trained(base, METHODS["p-tuning-v2"], rows, shared)
+    assert went.epochs[went.best_epoch - 1].validation_accuracy > 0.9
+    assert {weight.dtype for weight in weights(tuned).values()} == {torch.float32}
+
+
+def test_the_best_epoch_is_the_one_kept(base: Base, rows: dict[str, Rows]) -> None:
+    """Validation rows with the wrong labels: the more is learnt, the worse they are answered."""
+    wrong = Rows(
+        rows["validation"].ids, rows["validation"].tokens, 1 - rows["validation"].labels, rows["validation"].lengths
+    )
+    news: list[dict[str, Any]] = []
+    tuned, went = trained(base, METHODS["p-tuning-v2"], {**rows, "validation": wrong}, report=news.append)
+    kept = went.epochs[went.best_epoch - 1]
+    assert kept == best_of(went.epochs) and went.best_epoch < len(went.epochs)
+    assert validate(tuned, wrong, SHARED) == (kept.validation_accuracy, kept.validation_loss)
+    told = [line for line in news if "validation_loss" in line]
+    assert [line["epoch"] for line in told] == [1, 2, 3, 4] and told[-1]["step"] == told[-1][
+        "steps"
+    ] == went.steps == 40
+    assert not tuned.training
+
+
+def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch() -> None:
+    epochs = [
+        Epoch(n, 0.0, loss, accuracy)
+        for n, loss, accuracy in [(1, 0.5, 0.8), (2, 0.4, 0.9), (3, 0.3, 0.9), (4, 0.3, 0.9)]
+    ]
+    assert best_of(epochs) is epochs[2]
+
+
+@pytest.mark.parametrize(
+    "method", [Prompt(method="prompt-tuning", tokens=2, rate=1e30), Full(rate=1e30)], ids=["prompt", "full"]
+)
+def test_a_loss_that_is_no_number_stops_the_training(base: Base, rows: dict[str, Rows], method: Any) -> None:
+    with pytest.raises(
+        TrainingError, match=r"The loss became (nan|inf) at step \d+ with rate 1e\+30\. Lower the method's rate"
+    ):
+        trained(base, method, rows)
+
+
+def test_a_method_may_have_epochs_of_its_own(base: Base, rows: dict[str, Rows]) -> None:
+    _, went = trained(base, HeadOnly(rate=0.1, epochs=2), rows)
+    assert [epoch.epoch for epoch in went.epochs] == [1, 2] and went.steps == 20
+
+
+def test_the_curve_is_a_few_points_of_the_steps(base: Base, rows: dict[str, Rows]) -> None:
+    few = {
+        **rows,
+        "train": Rows(
+            rows["train"].ids[:30], rows["train"].tokens[:30], rows["train"].labels[:30], rows["train"].lengths[:30]
+        ),
+    }
+    _, went = trained(base, HeadOnly(rate=0.1, epochs=9), few, Optimisation(batch_size=1))
+    assert went.steps == 270 and len(went.curve) == 135
+    assert [step for step, _ in went.curve] == list(range(2, 271, 2))
+
+
+def test_the_rate_rises_and_falls_and_the_head_has_its_own(base: Base, rows: dict[str, Rows], monkeypatch: Any) -> None:
+    seen: list[list[float]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *options: Any) -> Any:
+        seen.append([group["lr"] for group in self.param_groups])
+        return step(self, *options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    settings = Prompt(method="p-tuning-v2", tokens=2, rate=0.1, head_rate=0.02, epochs=2)
+    trained(base, settings, rows, Optimisation(batch_size=16, warmup=0.2))
+    body, head = np.array(seen).T
+    rise = np.array([1, 2, 3, 4]) / 4
+    assert body[:4] == pytest.approx(0.1 * rise)
+    assert body[4:] == pytest.approx(0.1 * (20 - np.arange(4, 20)) / 16)
+    assert head == pytest.approx(0.2 * body)
+
+
+def test_logits_come_in_the_rows_order_and_validation_agrees_with_them(base: Base, rows: dict[str, Rows]) -> None:
+    tuned, _ = trained(base, HeadOnly(rate=0.1, epochs=1), rows)
+    logits = logits_of(tuned, rows["validation"], 7)
+    for row in (0, 13, 59):
+        ids, mask, _ = rows["validation"].batch(np.array([row]), base.device)
+        assert torch.allclose(tuned(ids, mask)[0], logits[row], atol=1e-5)
+    labels = torch.from_numpy(rows["validation"].labels)
+    accuracy, loss = validate(tuned, rows["validation"], SHARED)
+    assert accuracy == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-5)

@@ -1,0 +1,143 @@
+"""What each method trains, and what it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.errors import RecipeError
+from pipelines.inference.forward import Base, load_base, padded
+from pipelines.recipe import Full, HeadOnly, Lora, Prompt, ZeroShot
+from pipelines.training.tuned import Tuned, linear_head, train_mode, tune
+
+METHODS = {
+    "prompt-tuning": Prompt(method="prompt-tuning", tokens=4, rate=0.1),
+    "p-tuning-v2": Prompt(method="p-tuning-v2", tokens=4, rate=0.1),
+    "lora": Lora(rank=2, rate=1e-3),
+    "full": Full(rate=1e-3),
+    "head_only": HeadOnly(rate=0.1),
+}
+ROWS = padded([[5, 9, 12, 7], [6], [21, 14, 11, 8, 30, 41]])
+
+
+@pytest.fixture
+def base(any_folder: Path) -> Base:
+    """Each of the three bases in turn."""
+    return load_base(any_folder)
+
+
+def tuned_by(base: Base, method: str, classes: int = 3) -> Tuned:
+    return tune(base, METHODS[method], linear_head(base, classes, seed=0), seed=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_trained_tensor_gets_a_gradient(base: Base, method: str) -> None:
+    tuned = tuned_by(base, method)
+    with torch.no_grad():  # LoRA's second factor starts at zero, which hides the first one's gradient
+        for name, parameter in tuned.trained():
+            if "lora_B" in name:
+                parameter.normal_()
+    nn.functional.cross_entropy(tuned(*ROWS), torch.tensor([0, 1, 2])).backward()
+    for name, parameter in tuned.trained():
+        assert parameter.grad is not None, name
+        # Softmax does not feel what is added to all keys alike: a key's bias alone is never learnt.
+        if not name.endswith(("key.bias", "k_proj.bias")):
+            assert float(parameter.grad.abs().max()) > 0, name
+    untouched = [parameter for parameter in tuned.parameters() if not parameter.requires_grad]
+    assert all(parameter.grad is None for parameter in untouched)
+    assert bool(untouched) == (method != "full")
+
+
+def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
+    d, head = base.hidden_width, 3 * base.hidden_width + 3
+    layer = base.layers[0]
+    prefix = 2 * len(base.layers) * 4 * layer.kv_heads * layer.head_width
+    whole = sum(parameter.numel() for parameter in base.backbone.parameters())
+    wide = {"bert": [(d, d)] * 2, "gpt2": [(d, 3 * d)], "llama": [(d, d), (d, 2 * 8)]}  # in, out of what is updated
+    lora = sum(2 * (a + b) for a, b in wide[base.backbone.config.model_type]) * len(base.layers)
+    wanted = {"prompt-tuning": 4 * d, "p-tuning-v2": prefix, "lora": lora, "full": whole, "head_only": 0}
+    for method, numbers in wanted.items():
+        assert tuned_by(base, method).trainable_params() == numbers + head, method
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_baseline_works_on_a_copy_of_the_base(base: Base, method: str) -> None:
+    before = {name: weight.clone() for name, weight in base.backbone.state_dict().items()}
+    states = [tuned_by(base, method) for _ in range(2)]
+    with torch.no_grad():
+        for _, parameter in states[0].trained():
+            parameter.add_(1.0)
+    after = base.backbone.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert not any(parameter.requires_grad for parameter in base.backbone.parameters())
+    shared = {id(parameter) for parameter in base.backbone.parameters()}
+    for tuned in states:
+        assert shared.isdisjoint(id(parameter) for parameter in tuned.parameters())
+    assert not torch.equal(states[0](*ROWS), states[1](*ROWS))
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "head_only"])
+def test_a_baseline_starts_as_the_base(base: Base, method: str) -> None:
+    bare = Tuned(base, None, linear_head(base, 3, seed=0))
+    assert torch.equal(tuned_by(base, method).eval()(*ROWS), bare(*ROWS))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_full_fine_tuning_trains_tied_embeddings_once(name: str, request: pytest.FixtureRequest) -> None:
+    base = load_base(request.getfixturevalue(f"{name}_folder"))
+    assert base.lm_head.weight is base.embeddings.weight
+    tuned = tune(base, METHODS["full"], {"word_ids": torch.tensor([7, 9])}, seed=0)
+    assert tuned.lm_head.weight is tuned.base.embeddings.weight is not base.lm_head.weight
+    assert tuned.trainable_params() == sum(parameter.numel() for parameter in base.backbone.parameters())
+    nn.functional.cross_entropy(tuned(*ROWS), torch.tensor([0, 1, 1])).backward()
+    gradient = tuned.base.embeddings.weight.grad
+    assert gradient is not None and float(gradient[7].abs().max()) > 0
+
+
+def test_a_verbaliser_trains_no_head(gpt2_folder: Path) -> None:
+    base = load_base(gpt2_folder)
+    words = {"word_ids": torch.tensor([7, 9])}
+    assert tune(base, METHODS["prompt-tuning"], words, seed=0).trainable_params() == 4 * 32
+    assert tune(base, ZeroShot(), words, seed=0).trainable_params() == 0
+    assert tune(base, ZeroShot(), words, seed=0)(*ROWS).shape == (3, 2)
+
+
+def test_what_was_stored_goes_back(base: Base) -> None:
+    for method in METHODS:
+        first, second = tuned_by(base, method).eval(), tuned_by(base, method).eval()
+        with torch.no_grad():
+            for _, parameter in first.trained():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        assert not torch.equal(first(*ROWS), second(*ROWS)), method
+        second.restore({name: parameter.detach().clone() for name, parameter in first.trained()})
+        assert torch.equal(first(*ROWS), second(*ROWS)), method
+
+
+def test_weights_of_another_method_do_not_go_back(base: Base) -> None:
+    weights: Any = dict(tuned_by(base, "p-tuning-v2").trained())
+    with pytest.raises(ValueError, match=r"Stored weights .*'prompt.keys'.* do not fit; this method trains"):
+        tuned_by(base, "prompt-tuning").restore(weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dropout_is_on_for_full_fine_tuning_alone(base: Base, method: str) -> None:
+    settings = METHODS[method]
+    tuned = tuned_by(base, method)
+    train_mode(tuned, settings)
+    same = torch.equal(tuned(*ROWS), tuned(*ROWS))
+    has_dropout = base.backbone.config.model_type != "llama"
+    assert same == (method != "full" or not has_dropout)
+    train_mode(tuned, Full(rate=1e-3, dropout=False))
+    assert torch.equal(tuned(*ROWS), tuned(*ROWS))
+
+
+def test_lora_can_be_told_where(llama_folder: Path, gpt2_folder: Path) -> None:
+    base = load_base(llama_folder)
+    tuned = tune(base, Lora(rank=1, rate=0.1, targets=("down_proj",)), linear_head(base, 2, 0), 0)
+    assert tuned.trainable_params() == 2 * (64 + 32) + 2 * 32 + 2
+    with pytest.raises(RecipeError, match=r"targets = \['wide'\] are not in this base; it has 'down_proj'.*'v_proj'"):
+        tune(base, Lora(rate=0.1, targets=("wide",)), linear_head(base, 2, 0), 0)
