@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,9 +40,12 @@ def main() -> None:
     except PromptmintError as error:
         typer.secho(f"{type(error).__name__}: {error}", err=True, fg="red")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.secho("Interrupted. What was finished is in the store; the same command goes on from there.", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of Ctrl-C
+            typer.secho(
+                "Interrupted. What was finished is in the store; the same command goes on from there.", err=True
+            )
+        raise
 
 
 @app.command()
@@ -146,7 +150,9 @@ def predict(
         {"text": text, "label": answer.label, "probability": round(answer.probability, 4)}
         for text, answer in zip(texts, answers, strict=True)
     ]
-    lines = [f"{answer.label}  {100 * answer.probability:.1f} %  {text}" for text, answer in zip(texts, answers)]
+    lines = [
+        f"{answer.label}  {100 * answer.probability:.1f} %  {text}" for text, answer in zip(texts, answers, strict=True)
+    ]
     _report({"answers": found}, "\n".join(lines), as_json)
 
 
@@ -213,7 +219,7 @@ def _load(reference: str) -> Predictor:
 
     from promptmint.client import load
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     return load(reference)
 
 
@@ -244,6 +250,14 @@ def _embedded_prefect() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 are few on a busy machine
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    from prefect.client.orchestration import get_client
+
+    # The server inherits the blocked signal: Ctrl-C is for the run, and the server must live to be told of its end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        get_client(sync_client=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _show_run(record: dict[str, Any]) -> None:

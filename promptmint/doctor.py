@@ -7,7 +7,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypedDict
 
 from pipelines.errors import PromptmintError
@@ -83,7 +82,7 @@ def _disk() -> str:
     free = shutil.disk_usage(place).free
     if free < NEEDED_BYTES:
         raise OSError(f"only {free / 1024**3:.1f} GiB free at {str(place)!r}; a run wants {NEEDED_BYTES / 1024**3:.0f}")
-    return f"{free / 1024**3:.0f} GiB free at {str(Path(place))}"
+    return f"{free / 1024**3:.0f} GiB free at {place}"
 
 
 def _devices() -> str:

@@ -173,7 +173,7 @@ def report() -> None:
     print("\nSearch: best validation accuracy of each setting, one seed")
     for path in sorted(RESULTS.glob("search-*.json")):
         row = json.loads(path.read_bytes())
-        setting = ", ".join(f"{key} {value:g}" for key, value in row["change"].items())
+        setting = ", ".join(f"{key} {value}" for key, value in row["change"].items())
         print(f"  {row['recipe']:<28} {row['method']:<14} {setting:<28} {100 * row['validation_accuracy']:5.1f} %"
               f"  loss {row['validation_loss']:.3f}  epoch {row['epoch']}  {row['seconds']:.0f} s")  # fmt: skip
     print("\nSeeds: accuracy on the test split, and the verdict")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ class Workshop:
         }
         return {**kept, **ours, **self.settings, **settings}
 
-    def promptmint(self, *arguments: str | Path, timeout_s: float = 200, **settings: str) -> Ended:
+    def promptmint(self, *arguments: str | Path, timeout_s: float = 500, **settings: str) -> Ended:
         """Run `promptmint ARGUMENTS` in this folder."""
         command = [*COMMAND, *map(str, arguments)]
         start = time.monotonic()
@@ -161,7 +160,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator([*FILLERS, *sum(LABELS.values(), [])] * 3, trainer)
+    tokenizer.train_from_iterator([*FILLERS, *LABELS["apples"], *LABELS["boats"]] * 3, trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     folder = tmp_path_factory.mktemp("base")

@@ -132,7 +132,7 @@ class TestStore:
         store = LocalStore(small_disk / "store")
         from pipelines.digests import digest_bytes
 
-        objects = [key for key in store.keys("objects/")]
+        objects = store.keys("objects/")
         assert objects and all(key.endswith(digest_bytes(store.read(key))) for key in objects)
 
     def test_a_home_that_is_a_file_is_told(self, fresh: Any) -> None:

@@ -27,7 +27,7 @@ INTERRUPTED = "Interrupted. What was finished is in the store; the same command 
 def shop(workshop: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A workshop whose recipe trains for some seconds."""
     made = workshop(tmp_path_factory.mktemp("story") / "workshop")
-    made.edit("epochs = 8", "epochs = 120")
+    made.edit("epochs = 8", "epochs = 40")
     return made
 
 
@@ -72,7 +72,7 @@ def remembered(shop: Any, stage: str) -> int:
 
 
 def half_written(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob(".writing-*")]
+    return list(folder.rglob(".writing-*"))
 
 
 def check_interrupted(shop: Any, code: int, said: str) -> None:

@@ -167,7 +167,9 @@ class TestTheSameAgain:
         assert again.code == 0
         assert again.json == {**first.json, "unchanged": True}
         assert again.seconds < 5
-        imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time")}
+        imported = {
+            line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time")
+        }
         assert "promptmint" in imported
         assert not imported & {"prefect", "torch", "mlflow", "pandas", "transformers", "great_expectations", "datasets"}
         assert shop.files() == before
@@ -259,7 +261,9 @@ class TestServing:
         command = [sys.executable, "-S", "serve.py", *TEXTS]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
-        lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("ANSWER", "PIPELINES")))
+        lines = dict(
+            line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("ANSWER", "PIPELINES"))
+        )
         asked = shop.promptmint("predict", "orchard@champion", *TEXTS, "--json").json["answers"]
         served = json.loads(lines["ANSWER"])
         assert [row["label"] for row in served] == [answer["label"] for answer in asked]
@@ -301,11 +305,18 @@ class TestDecisions:
         assert shop.files() == before
 
     def test_it_is_with_force_and_a_reason(self, shop: Any, in_registry: Callable[[], dict[str, str]]) -> None:
-        done = shop.promptmint("promote", "orchard", "2", "--why", "size is no matter", "--who", "ada", "--force", "--json")
+        done = shop.promptmint(
+            "promote", "orchard", "2", "--why", "size is no matter", "--who", "ada", "--force", "--json"
+        )
         assert done.code == 0 and done.err == "", done.err
         assert done.json == {"name": "orchard", "champion": 2, "challenger": None}
         last = shop.promptmint("status", "orchard", "--json").json["history"][-1]
-        assert (last["action"], last["version"], last["who"], last["why"]) == ("promoted", 2, "ada", "size is no matter")
+        assert (last["action"], last["version"], last["who"], last["why"]) == (
+            "promoted",
+            2,
+            "ada",
+            "size is no matter",
+        )
         assert in_registry() == {"champion": "2"}
 
     def test_and_rolled_back(self, shop: Any, in_registry: Callable[[], dict[str, str]]) -> None:

@@ -13,7 +13,10 @@ from pipelines.errors import RegistryError, TransientError
 def test_a_server_that_is_gone_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TransientError, match=r"MLflow at 'http://127\.0\.0\.1:9'.*run the recipe again"), connected() as client:
+    with (
+        pytest.raises(TransientError, match=r"MLflow at 'http://127\.0\.0\.1:9'.*run the recipe again"),
+        connected() as client,
+    ):
         client.search_registered_models()
 
 

@@ -23,6 +23,8 @@ def test_a_number_is_taken_as_it_is() -> None:
 
 
 def test_an_alias_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "resolve", lambda name, alias: {("a", "champion"): 3, ("a", "challenger"): 5}[name, alias])
+    monkeypatch.setattr(
+        registry, "resolve", lambda name, alias: {("a", "champion"): 3, ("a", "challenger"): 5}[name, alias]
+    )
     assert resolved("a@champion") == ("a", 3)
     assert resolved("a@challenger") == ("a", 5)

@@ -1,0 +1,31 @@
+"""What a worker writes, in words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.progress import News, StageProgress, listeners
+
+
+@pytest.fixture
+def heard() -> Iterator[list[News]]:
+    """Everything that was told since."""
+    news: list[News] = []
+    listeners.append(news.append)
+    yield news
+    listeners.remove(news.append)
+
+
+@pytest.mark.parametrize(("line", "news"), [
+    ({"job": "prompt", "epoch": 2, "step": 30, "steps": 60, "loss": 0.1234, "examples_per_s": 98.7,
+      "seconds_left": 3.2},
+     News("train", "prompt: epoch 2, loss 0.123, 99 examples/s, 3 s left", 30, 60)),
+    ({"job": "lora", "epoch": 1, "step": 20, "steps": 60, "loss": 0.5, "validation_accuracy": 0.875},
+     News("train", "lora: epoch 1, validation accuracy 87.5 %", 20, 60)),
+    ({"job": "full", "scored": 1234}, News("train", "full: 1,234 examples scored")),
+])  # fmt: skip
+def test_every_line_becomes_one_sentence(heard: list[News], line: dict[str, object], news: News) -> None:
+    StageProgress("train")(line)
+    assert heard == [news]
