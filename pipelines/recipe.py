@@ -74,7 +74,7 @@ class Template(Section):
     """`[template]`: how an example becomes the text the base reads."""
 
     text: str = "{text}"
-    max_tokens: int = Field(128, ge=4)  # of template, text and special tokens; a longer text loses its end, and is counted
+    max_tokens: int = Field(128, ge=4)  # of template, text and special tokens; longer texts lose their end
 
     @model_validator(mode="after")
     def _names_the_text(self) -> Template:

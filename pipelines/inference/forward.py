@@ -126,7 +126,7 @@ def _attention(
 
 
 def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
-    """Plain matrices for a gradient over short texts on a CPU, where torch's fused backward costs more than it saves."""
+    """Plain matrices for gradients over short texts on a CPU, where torch's fused backward costs more than it saves."""
     if query.device.type == "cpu" and torch.is_grad_enabled() and key.shape[2] <= SHORT:
         return [SDPBackend.MATH]
     return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]

@@ -31,5 +31,7 @@ def vocabulary_keys(base: Base, shapes: Shapes, scale: float, generator: torch.G
 
 
 def _drawn(base: Base, tokens: int, generator: torch.Generator) -> Tensor:
-    """Different token ids [P], drawn from the whole vocabulary."""
-    return torch.randperm(base.embeddings.weight.shape[0], generator=generator)[:tokens]
+    """Different token ids [P], drawn from the whole vocabulary; they repeat only where P is larger than that."""
+    vocabulary = base.embeddings.weight.shape[0]
+    rounds = -(-tokens // vocabulary)
+    return torch.cat([torch.randperm(vocabulary, generator=generator) for _ in range(rounds)])[:tokens]

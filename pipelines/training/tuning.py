@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.bases.pin import PinnedBase
 from pipelines.digests import digest_json
+from pipelines.errors import RecipeError
 from pipelines.memo import Stage, recall, remember
 from pipelines.recipe import Recipe
 from pipelines.store.store import Store
@@ -46,7 +47,12 @@ def train_all(
         cache: for the shards.
         on_news: called with each line of a worker's progress.
         on_result: called once per method.
+
+    Raises:
+        RecipeError: prompt and text together are longer than the base's context.
+        TrainingError: the workers failed.
     """
+    _check_room(recipe, base_folder)
     folders = {split: load_tree(store, shards[split], cache) for split in ("train", "validation")}
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, tuple[TrainJob, dict[str, Any]]] = {}
@@ -91,6 +97,17 @@ def _jobs(recipe: Recipe, base: PinnedBase, shards: Mapping[str, str], folders: 
         )
         for name, settings in methods
     ]  # fmt: skip
+
+
+def _check_room(recipe: Recipe, base_folder: Path) -> None:
+    """Refuse a recipe whose longest text does not fit behind its prompt."""
+    context = json.loads((base_folder / "config.json").read_bytes()).get("max_position_embeddings")
+    needed = recipe.prompt.tokens + recipe.template.max_tokens
+    if context is not None and needed > context:
+        raise RecipeError(
+            f"prompt.tokens = {recipe.prompt.tokens} and template.max_tokens = {recipe.template.max_tokens} make {needed} "
+            f"positions, but the base {recipe.base.name!r} reads {context}. Lower one of them."
+        )
 
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
