@@ -35,6 +35,7 @@ REPORTED = (
 
 def main() -> None:
     """Run a command; an error raised on purpose becomes one message and its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are ended, nothing is half-written
     try:
         app()
     except PromptmintError as error:

@@ -35,10 +35,10 @@ def load(reference: str, device: str = "cpu") -> Predictor:
 
 def pull(reference: str, target: Path) -> Path:
     """The artifact of a prompt, copied to `target/NAME-vVERSION`; some kilobytes, verified, without its base."""
-    from pipelines.prompts.artifact import read_prompt
-
-    folder, digest = artifact(reference)
     name, version = resolved(reference)
+    folder, digest = artifact(f"{name}@{version}")
+    from pipelines.prompts.artifact import read_prompt  # torch, which a wrong reference need not wait for
+
     pulled = target / f"{name}-v{version}"
     building = target / f".{pulled.name}.pulling"
     shutil.rmtree(building, ignore_errors=True)

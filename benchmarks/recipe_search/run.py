@@ -1,14 +1,12 @@
 """Where a recipe's rates come from, and whether its verdict holds for other seeds.
 
-    python benchmarks/recipe_search/run.py search recipes/ticket_routing.toml   four settings per method, validation only
-                                                  [--only METHOD ...]           of these methods
-    python benchmarks/recipe_search/run.py seeds recipes/ticket_routing.toml    the recipe as it is, for other seeds, test
-                                                  [--seeds 17 18 19]
-    python benchmarks/recipe_search/run.py report                               tables from the results kept here
+    python benchmarks/recipe_search/run.py search RECIPE [--only METHOD ...]   four settings per method, on validation
+    python benchmarks/recipe_search/run.py seeds RECIPE [--seeds 17 18 19]     the recipe as it is, on the test split
+    python benchmarks/recipe_search/run.py report                              tables from the results kept here
 
 Every method gets the same budget: the four settings of GRID, one seed, the same SEARCH_ROWS training rows, all of the
-validation split; the best epoch by validation accuracy counts, and the test split is not touched. A result is one file that is never edited; what is there already is not run again. The store's memo makes both commands
-resumable.
+validation split; the best epoch by validation accuracy counts, and the test split is not touched. A result is one file
+that is never edited; what is there already is not run again. The store's memo makes both commands resumable.
 """
 
 from __future__ import annotations

@@ -20,7 +20,12 @@ from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt, Z
 from pipelines.training.compute import Compute
 
 METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
-    "prompt": Prompt, "lora": Lora, "full": Full, "head_only": HeadOnly, "zero_shot": ZeroShot}
+    "prompt": Prompt,
+    "lora": Lora,
+    "full": Full,
+    "head_only": HeadOnly,
+    "zero_shot": ZeroShot,
+}
 Kind = Literal["prompt", "lora", "full", "head_only", "zero_shot"]
 
 

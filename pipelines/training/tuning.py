@@ -105,8 +105,8 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
     needed = recipe.prompt.tokens + recipe.template.max_tokens
     if context is not None and needed > context:
         raise RecipeError(
-            f"prompt.tokens = {recipe.prompt.tokens} and template.max_tokens = {recipe.template.max_tokens} make {needed} "
-            f"positions, but the base {recipe.base.name!r} reads {context}. Lower one of them."
+            f"prompt.tokens = {recipe.prompt.tokens} and template.max_tokens = {recipe.template.max_tokens} make "
+            f"{needed} positions, but the base {recipe.base.name!r} reads {context}. Lower one of them."
         )
 
 

@@ -21,7 +21,7 @@ from mlflow_config import names, tracking
 from pipelines.errors import ArtifactError, BaseModelError
 from pipelines.runs import METHODS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEYS = {
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
@@ -121,7 +121,7 @@ class TestFirstRun:
         assert found["verdict"] == "passed" and found["reason"].startswith("passed: ")
         lora, champion, size, parameters = found["gates"]
         assert {"name", "verdict", "estimate", "low", "high", "threshold"} <= lora.keys()
-        assert lora["name"] == "non-inferior to lora" and lora["low"] > lora["threshold"] == -25
+        assert lora["name"] == "non-inferior to lora" and lora["low"] > lora["threshold"] == -40
         ahead = 100 * (found["scores"]["prompt"]["accuracy"] - found["scores"]["lora"]["accuracy"])
         assert lora["estimate"] == pytest.approx(ahead, abs=1e-3)
         assert champion["reason"] == "there is no champion yet"
