@@ -157,7 +157,8 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 def _watched(backbone: Any, input_ids: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
     """Module, keys and values [B, H_kv, T, d_h] of each self-attention, in the order of one forward pass."""
     global _watch
-    _watch = watch = []
+    watch: list[tuple[nn.Module, Tensor, Tensor]] = []
+    _watch = watch
     try:
         backbone(input_ids=input_ids.to(backbone.device))
     finally:
