@@ -10,13 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-setbench: $(READY)  ## the benchmarks' tables, from the results kept with them
-	$(BIN)/python benchmarks/recipe_search/run.py report
-
-docs: $(READY)  ## hold the documentation to the code: links, commands, keys, defaults
-	$(BIN)/python -m pytest -q tests/test_docs.py
-
-up: $(READY)  ## a virtual environment with everything, at the pinned versions
+setup: $(READY)  ## a virtual environment with everything, at the pinned versions
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -23,7 +23,7 @@ def main() -> None:
         TICKETS.parent.mkdir(parents=True, exist_ok=True)
         show("python", "examples/tickets/generate.py", str(TICKETS.relative_to(ROOT)))
     show("promptmint", "run", "recipes/ticket_routing.toml")
-    say("The same tickets with a weaker method, to see a refusal. Its baselines are already in the store.")
+    say("The same tickets, one quick epoch of a weaker method, to see a refusal. Its baselines come from the store.")
     show("promptmint", "run", "recipes/ticket_routing_input_prompt.toml")
     show("promptmint", "predict", "ticket-routing@champion", TICKET)
     say(f"Done in {time.perf_counter() - start:.0f} s. Run 'make demo' again: nothing has changed, nothing is trained.")
