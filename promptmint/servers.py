@@ -205,6 +205,8 @@ def _start(
                 start_new_session=True,  # Ctrl-C in this terminal is not for the servers
             )
         _write_json(_folder(home) / f"{name}.json", {"pid": process.pid, "port": port})
+        while process.poll() is None and not _carries(process.pid, _mark(home, name)):
+            time.sleep(0.01)  # a new process shows its environment only some moments after it was started
     record = found or {"pid": process.pid, "port": port}
     url = f"http://127.0.0.1:{record['port']}"
     return {"url": url, **record, "log": str(log), "already_running": found is not None}

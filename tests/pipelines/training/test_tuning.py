@@ -16,7 +16,7 @@ from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.inference.forward import load_base
 from pipelines.inference.predictor import load_predictor
-from pipelines.recipe import Baselines, BasePin, Data, Full, HeadOnly, Lora, Optimisation, Prompt, Recipe
+from pipelines.recipe import Baselines, BasePin, Data, Full, HeadOnly, Lora, Optimisation, Prompt, Recipe, Template
 from pipelines.store.trees import load_tree
 from pipelines.training import tuning
 from pipelines.training.compute import Compute
@@ -29,6 +29,7 @@ RECIPE = Recipe(
     name="tickets",
     base=BasePin(name="tiny/bert", sources=("file://base",)),
     data=Data(path="tickets.csv", labels=("account", "billing")),
+    template=Template(max_tokens=32),
     training=Optimisation(epochs=1, batch_size=16),
     prompt=Prompt(method="prompt-tuning", tokens=3, rate=0.1),
     baselines=Baselines(
@@ -181,3 +182,10 @@ def test_scores_are_of_what_was_tuned(
 
 def test_the_caches_hold_no_work_in_progress(tuned: Tuning, place: Any) -> None:
     assert list((Path(place.cache).parent / "work").iterdir()) == []
+
+
+def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(bert_folder: Path) -> None:
+    long = RECIPE.model_copy(update={"template": Template(max_tokens=62)})
+    with pytest.raises(RecipeError, match=r"tokens = 3 and template.max_tokens = 62 make 65 .* reads 64"):
+        tuning._check_room(long, bert_folder)
+    tuning._check_room(long.model_copy(update={"template": Template(max_tokens=61)}), bert_folder)
