@@ -36,8 +36,9 @@ def interrupt(shop: Any, when: Callable[[], bool]) -> tuple[int, str]:
     command = [sys.executable, "-m", "promptmint.cli", "run", "orchard.toml", "--json"]
     with (shop.folder / "said").open("w+") as said:
         process = subprocess.Popen(
-            command, cwd=shop.folder, env=shop.environment(), stdout=said, stderr=said, start_new_session=True
-        )
+            command, cwd=shop.folder, env=shop.environment(), stdout=said, stderr=said, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
+        )  # fmt: skip
         deadline = time.monotonic() + 180
         while not when():
             assert process.poll() is None, f"it ended before it was interrupted: {(shop.folder / 'said').read_text()}"
