@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## the main job: tickets checked, a prompt tuned, proven, registered, promoted, used
+demo: $(READY)  ## the main job: tickets checked, a prompt tuned, judged, registered, used
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## the tests: CPU, offline

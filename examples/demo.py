@@ -1,11 +1,12 @@
-"""The main job, shown: tickets arrive, one prompt is minted and passes its gates, another is refused, one answers.
+"""The main job, shown: tickets arrive, one prompt is minted and judged, a weaker one is refused, one answers.
 
-    make demo
-    .venv/bin/python examples/demo.py
+make demo
+.venv/bin/python examples/demo.py
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -25,9 +26,21 @@ def main() -> None:
     show("promptmint", "run", "recipes/ticket_routing.toml")
     say("The same tickets, one quick epoch of a weaker method, to see a refusal. Its baselines come from the store.")
     show("promptmint", "run", "recipes/ticket_routing_input_prompt.toml")
-    show("promptmint", "predict", "ticket-routing@champion", TICKET)
+    show("promptmint", "status", "ticket-routing")
+    show("promptmint", "predict", f"ticket-routing@{best_version()}", TICKET)
     say(f"Done in {time.perf_counter() - start:.0f} s. Run 'make demo' again: nothing has changed, nothing is trained.")
     say("Prefect and MLflow in the browser: 'make up' starts both and prints where; 'make down' stops them.")
+
+
+def best_version() -> int:
+    """The champion; or, where no version has passed its gates, the newest one."""
+    program = Path(sys.executable).with_name("promptmint")
+    done = subprocess.run(
+        [str(program), "status", "ticket-routing", "--json"], cwd=ROOT, check=True, capture_output=True
+    )
+    status = json.loads(done.stdout)
+    version: int = status["champion"] or status["history"][-1]["version"]
+    return version
 
 
 def show(*command: str) -> None:
