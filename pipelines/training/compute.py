@@ -1,4 +1,4 @@
-"""A compute profile: where a recipe runs. It changes how long things take, never what comes out."""
+"""A compute profile: where a recipe runs. It changes how long things take, and what comes out by rounding only."""
 
 from __future__ import annotations
 
