@@ -4,9 +4,10 @@
     python benchmarks/recipe_search/run.py seeds RECIPE [--seeds 17 18 19]     the recipe as it is, on the test split
     python benchmarks/recipe_search/run.py report                              tables from the results kept here
 
-Every method gets the same budget: the four settings of GRID, one seed, the same SEARCH_ROWS training rows, all of the
-validation split; the best epoch by validation accuracy counts, and the test split is not touched. A result is one file
-that is never edited; what is there already is not run again. The store's memo makes both commands resumable.
+Every method gets the four settings of GRID (what else was tried is in docs/LOG.md), one seed, the same SEARCH_ROWS
+training rows, all of the validation split; the best epoch by validation accuracy counts, and the test split is not
+touched. A result is one file that is never edited; what is there already is not run again. The store's memo makes both
+commands resumable.
 """
 
 from __future__ import annotations
