@@ -116,6 +116,7 @@ class Prompt(Method):
     tokens: int = Field(ge=1)
     init: Literal["random", "vocabulary"] = "random"
     init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start
+    dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
 
 
 class Lora(Method):
@@ -123,6 +124,7 @@ class Lora(Method):
 
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)  # of what the updates read, in each training step
     targets: tuple[str, ...] | Literal["attention"] = (
         "attention"  # names of linear layers; "attention": query and value
     )

@@ -160,19 +160,15 @@ def predict(
 @app.command()
 def verify(reference: Reference, as_json: AsJson = False) -> None:
     """Check a prompt's digest, its base's digest, and that it still answers as it was proven to."""
-    from pipelines.prompts.artifact import read_proof
-    from promptmint.client import artifact
-
     predictor = _load(reference)
-    folder, digest = artifact(reference)
-    difference = predictor.replay(read_proof(folder))
+    prompt, difference = predictor.prompt, predictor.proven_within
     found = {
         "reference": reference,
-        "prompt_digest": digest,
-        "base_digest": predictor.prompt.card["base"]["digest"],
+        "prompt_digest": prompt.digest,
+        "base_digest": prompt.card["base"]["digest"],
         "largest_difference": difference,
     }
-    _report(found, f"{reference} is what was minted: prompt {digest}, proof within {difference:.1e}", as_json)
+    _report(found, f"{reference} is what was minted: prompt {prompt.digest}, proof within {difference:.1e}", as_json)
 
 
 @app.command()

@@ -8,13 +8,13 @@ from typing import Any
 
 from prefect import task
 
-from pipelines.bases.pin import PinnedBase, base_record, local_base
+from pipelines.bases.pin import PinnedBase, base_record
 from pipelines.promotion import ledger
 from pipelines.recipe import Head, Recipe, Template
 from pipelines.runs import finished
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_ledger, the_store
-from pipelines.store.trees import load_tree
+from pipelines.store.trees import load_checked_tree, load_tree
 from pipelines.training.compute import Compute
 from tasks.progress import StageProgress
 from tasks.retrying import RETRYING
@@ -39,7 +39,7 @@ def score(
         for name, settings in methods.items()
     ]  # fmt: skip
     store = the_store()
-    folder = local_base(store, base, cache_folder())
+    folder = load_checked_tree(store, base.digest, cache_folder())
     progress = StageProgress("score")
     return score_all(store, contenders, base.digest, folder, shards["test"], compute, cache_folder(), progress)
 
@@ -64,7 +64,7 @@ def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> str | No
     head = Head(kind=card["head"]["kind"], words=card["head"]["words"])
     contender = Contender("champion", "prompt", tree, {}, head, recipe.data.labels)
     tokens = shards_of(recipe, Template(**card["template"]), base, test_tree)
-    folder = local_base(store, base, cache_folder())
+    folder = load_checked_tree(store, base.digest, cache_folder())
     digests = score_all(
         store, [contender], base.digest, folder, tokens, compute, cache_folder(), StageProgress("score-champion")
     )

@@ -7,11 +7,12 @@ from typing import Any
 
 from prefect import task
 
-from pipelines.bases.pin import PinnedBase, local_base
+from pipelines.bases.pin import PinnedBase
 from pipelines.memo import once
 from pipelines.recipe import Recipe, Template
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
+from pipelines.store.trees import load_checked_tree
 from pipelines.tokens import encode
 from tasks.retrying import RETRYING
 
@@ -33,7 +34,7 @@ def shards(recipe: Recipe, template: Template, base: PinnedBase, split_tree: str
     }
 
     def compute() -> dict[str, Any]:
-        folder = local_base(store, base, cache_folder())
+        folder = load_checked_tree(store, base.digest, cache_folder())
         return encode.tokenize(store, split_tree, folder, base.digest, template, labels, cache_folder())
 
     tree: str = once(store, encode.STAGE, inputs, compute).value["tree"]

@@ -6,10 +6,11 @@ from typing import Any
 
 from prefect import task
 
-from pipelines.bases.pin import PinnedBase, local_base
+from pipelines.bases.pin import PinnedBase
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
+from pipelines.store.trees import load_checked_tree
 from pipelines.training.compute import Compute
 from tasks.progress import News, StageProgress, tell
 from tasks.retrying import RETRYING
@@ -22,7 +23,7 @@ def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Com
 
     store = the_store()
     return train_all(
-        store, recipe, base, local_base(store, base, cache_folder()), shards, compute, cache_folder(),
+        store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
         on_news=StageProgress("train"),
         on_result=lambda name, reused: tell(News("train", f"{name}: {'from the store' if reused else 'done'}", 1, 1)),
     )  # fmt: skip

@@ -1,13 +1,17 @@
 """Where a recipe's rates come from, and whether its verdict holds for other seeds.
 
-    python benchmarks/recipe_search/run.py search RECIPE [--only METHOD ...]   four settings per method, on validation
-    python benchmarks/recipe_search/run.py seeds RECIPE [--seeds 17 18 19]     the recipe as it is, on the test split
-    python benchmarks/recipe_search/run.py report                              tables from the results kept here
+    python benchmarks/recipe_search/run.py search RECIPE [--data FILE] [--only METHOD ...]   six settings per method
+    python benchmarks/recipe_search/run.py seeds RECIPE [--seeds 17 18 19]                   the recipe as it is
+    python benchmarks/recipe_search/run.py report                                            tables of what is kept here
 
-Every method gets the four settings of GRID (what else was tried is in docs/LOG.md), one seed, the same SEARCH_ROWS
-training rows, all of the validation split; the best epoch by validation accuracy counts, and the test split is not
-touched. A result is one file that is never edited; what is there already is not run again. The store's memo makes both
-commands resumable.
+The search gives every method the six settings of GRID (what else was tried is in docs/LOG.md), one seed, the same
+training rows; the best epoch by validation accuracy counts, and the test split is not touched. For the tickets it reads
+the same training rows with a larger validation split:
+
+    python examples/tickets/generate.py .promptmint/tickets/search.parquet --validation 2400
+
+The seeds are judged on the test split. A result is one file that is never edited; what is there already is not run
+again, and the store's memo makes both commands resumable.
 """
 
 from __future__ import annotations
@@ -18,11 +22,10 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipelines.bases.pin import PinnedBase, local_base, pin_base
+from pipelines.bases.pin import PinnedBase, pin_base
 from pipelines.data import snapshot, validate
 from pipelines.digests import canonical_json, digest_json
 from pipelines.evaluation.gates import judge
@@ -32,25 +35,19 @@ from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.recipe import Baselines, Recipe, load_recipe
 from pipelines.settings import cache_folder, home
 from pipelines.store.store import the_store
-from pipelines.store.trees import load_tree, save_tree
+from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute
 from pipelines.training.tuning import train_all
 
 RESULTS = Path(__file__).parent / "results"
 GRID: dict[str, list[dict[str, Any]]] = {
-    "p-tuning-v2": [
-        {"rate": 5e-2, "init": "vocabulary"},
-        {"rate": 2e-2, "init": "vocabulary"},
-        {"rate": 1e-1, "init": "vocabulary"},
-        {"rate": 1e-2, "init": "random"},
-    ],
-    "prompt-tuning": [{"rate": 1e-2}, {"rate": 3e-2}, {"rate": 1e-1}, {"rate": 3e-1}],
-    "lora": [{"rate": 5e-4}, {"rate": 1e-3}, {"rate": 2e-3}, {"rate": 4e-3}],
-    "full": [{"rate": 5e-5}, {"rate": 1e-4}, {"rate": 2e-4}, {"rate": 3e-4}],
-    "head_only": [{"rate": 3e-3}, {"rate": 1e-2}, {"rate": 3e-2}, {"rate": 1e-1}],
+    "p-tuning-v2": [{"rate": rate, "dropout": dropout} for rate in (5e-2, 1e-1, 2e-1) for dropout in (0.0, 0.1)],
+    "prompt-tuning": [{"rate": rate, "dropout": dropout} for rate in (3e-2, 1e-1, 3e-1) for dropout in (0.0, 0.1)],
+    "lora": [{"rate": rate, "dropout": dropout} for rate in (2e-3, 4e-3, 8e-3) for dropout in (0.0, 0.1)],
+    "full": [{"rate": rate, "dropout": dropout} for rate in (1e-4, 3e-4, 6e-4) for dropout in (False, True)],
+    "head_only": [{"rate": rate} for rate in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)],
 }
-SEARCH_ROWS = 1500
 
 
 def main() -> None:
@@ -58,26 +55,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["search", "seeds", "report"])
     parser.add_argument("recipe", nargs="?", type=Path)
+    parser.add_argument("--data", type=Path, help="a table to use in the place of the recipe's")
     parser.add_argument("--only", nargs="*", default=list(GRID))
     parser.add_argument("--seeds", nargs="*", type=int, default=[17, 18, 19])
     arguments = parser.parse_args()
     match arguments.command:
         case "search":
-            search(load_recipe(arguments.recipe), arguments.only)
+            search(on_data(load_recipe(arguments.recipe), arguments.data), arguments.only)
         case "seeds":
             seeds(load_recipe(arguments.recipe), arguments.seeds)
     report()
 
 
 def search(recipe: Recipe, only: list[str]) -> None:
-    """Every setting of the recipe's methods, on some of the training split, judged on the validation split."""
+    """Every setting of the recipe's methods, on the training split, judged on the validation split."""
     methods = [recipe.prompt.method, *(name for name, _ in recipe.baselines.named())]
     base, shards = prepared(recipe)
-    shards["train"] = fewer_rows(shards["train"], SEARCH_ROWS)
     for method in methods:
         for change in GRID[method] if method in only else []:
             settled = changed(recipe, method, change)
-            path = RESULTS / f"search-{recipe.name}-{method}-{digest_json([change, shards['train']])[:8]}.json"
+            path = RESULTS / f"search-{recipe.name}-{method}-{digest_json([change, shards])[:8]}.json"
             if path.exists():
                 continue
             name = "prompt" if method == recipe.prompt.method else method
@@ -102,7 +99,7 @@ def seeds(recipe: Recipe, chosen: list[int]) -> None:
                       recipe.head, recipe.data.labels)
             for name, settings in {"prompt": recipe.prompt, **dict(recipe.baselines.named())}.items()
         ]  # fmt: skip
-        folder = local_base(store, base, cache_folder())
+        folder = load_checked_tree(store, base.digest, cache_folder())
         digests = score_all(
             store, contenders, base.digest, folder, shards["test"], load_compute(), cache_folder(), lambda news: None
         )
@@ -118,7 +115,7 @@ def prepared(recipe: Recipe) -> tuple[PinnedBase, dict[str, str]]:
     base = pin_base(store, recipe.base, recipe.folder, home() / "work")
     data = snapshot.snapshot(store, recipe.data, recipe.folder)
     report = validate.validate(store, data.digest, recipe.data, cache_folder())
-    folder = local_base(store, base, cache_folder())
+    folder = load_checked_tree(store, base.digest, cache_folder())
     shards = {
         split: tokenize(store, tree, folder, base.digest, recipe.template, recipe.data.labels, cache_folder())["tree"]
         for split, tree in report["split_trees"].items()
@@ -126,16 +123,10 @@ def prepared(recipe: Recipe) -> tuple[PinnedBase, dict[str, str]]:
     return base, shards
 
 
-def fewer_rows(tree: str, rows: int) -> str:
-    """The tree of the first `rows` of some shards; they lie in the order of their ids, which are hashes."""
-    from datasets import Dataset
-
-    store = the_store()
-    shards = Dataset.load_from_disk(str(load_tree(store, tree, cache_folder())))
-    with tempfile.TemporaryDirectory() as name:
-        fewer = shards.select(range(min(rows, len(shards)))).flatten_indices(new_fingerprint=tree[:16])
-        fewer.save_to_disk(name)
-        return save_tree(store, Path(name))
+def on_data(recipe: Recipe, path: Path | None) -> Recipe:
+    """The recipe, reading another table where one is given."""
+    data = recipe.data.model_copy(update={"path": str(path.resolve())}) if path else recipe.data
+    return recipe.model_copy(update={"data": data})
 
 
 def changed(recipe: Recipe, method: str, change: dict[str, Any]) -> Recipe:
@@ -150,7 +141,7 @@ def changed(recipe: Recipe, method: str, change: dict[str, Any]) -> Recipe:
 def trained(recipe: Recipe, base: PinnedBase, shards: dict[str, str]) -> dict[str, dict[str, Any]]:
     """What tuning gives per method; a prompt that was tuned before comes from the store."""
     store = the_store()
-    folder = local_base(store, base, cache_folder())
+    folder = load_checked_tree(store, base.digest, cache_folder())
     return train_all(
         store, recipe, base, folder, shards, load_compute(), cache_folder(),
         on_news=lambda news: None, on_result=lambda name, reused: print(f"  {name}: {'known' if reused else 'tuned'}"),

@@ -1,10 +1,10 @@
 """Support tickets to be routed into eight queues: made up, hard for honest reasons, the same bytes for the same seed.
 
-    python examples/tickets/generate.py tickets.parquet --seed 17 --train 3600 --test 2400
+    python examples/tickets/generate.py tickets.parquet --seed 17 --train 3000 --validation 600 --test 2400
 
 Why they are hard: queues share words, two in five tickets also mention another queue's matter (what is asked for
-decides), a quarter of the test's phrases never occur in the training split, people mistype, and 3 % of the labels are
-wrong in both splits, so that no model can be right about more than 97 %. About 1.2 % of rows, on top of the numbers
+decides), a quarter of the phrases of validation and test occur in no other split, people mistype, and 3 % of the labels
+are wrong in every split, so that no model can be right about more than 97 %. About 1.2 % of rows, on top of the numbers
 asked for, are malformed: a pipeline must set them aside.
 """
 
@@ -29,7 +29,8 @@ from phrases import QUEUES
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "text", "queue", "split")])
 SHAPES = {"plain": 29, "story": 29, "aside": 22, "refusal": 12, "contrast": 8}  # how a ticket is built, in percent
-FRESH = 0.25  # of the test's draws come from phrases the training split never sees
+FRESH = 0.25  # of the draws of validation and test come from phrases that no other split sees
+SPLIT_OF = ("train", "train", "train", "test", "train", "validation", "train", "test")  # of a bank's phrases, in turn
 NEAR = 0.8  # of the second topics come from a neighbouring queue
 WRONG_LABELS = 0.03
 DUPLICATES = 0.01  # half of them to the letter, half with a sentence in front
@@ -46,19 +47,19 @@ class Ticket(NamedTuple):
 
 
 class Writer:
-    """Writes the tickets of one split; only the writer of the test split knows the fresh phrases."""
+    """Writes the tickets of one split; the others' own phrases are not known to it."""
 
-    def __init__(self, rng: Random, fresh: float) -> None:
+    def __init__(self, rng: Random, split: str) -> None:
         self.rng = rng
-        self.fresh = fresh
+        self.split = split
         self.values: dict[
             str, str
         ] = {}  # of this ticket's slots: who writes about a doorbell goes on about the doorbell
 
     def pick(self, bank: Sequence[str]) -> str:
-        """A phrase; every fourth one of a bank is fresh."""
-        fresh = self.rng.random() < self.fresh
-        return self.rng.choice([phrase for i, phrase in enumerate(bank) if (i % 4 == 3) == fresh])
+        """A phrase that the training split has too, or, outside of it now and then, one of this split's own."""
+        split = self.split if self.rng.random() < FRESH else "train"
+        return self.rng.choice([phrase for i, phrase in enumerate(bank) if SPLIT_OF[i % len(SPLIT_OF)] == split])
 
     def value(self, slot: str) -> str:
         """What this ticket has in the slot."""
@@ -170,12 +171,12 @@ def malformed(writer: Writer, count: int) -> list[Ticket]:
     return tickets
 
 
-def generate(seed: int = 17, train: int = 3600, test: int = 2400) -> pa.Table:
-    """A table of `train` + `test` well-formed tickets and about 1.2 % malformed rows: id, text, queue, split."""
+def generate(seed: int = 17, train: int = 3000, validation: int = 600, test: int = 2400) -> pa.Table:
+    """A table of so many well-formed tickets per split and about 1.2 % malformed ones: id, text, queue, split."""
     rows = []
     taken: set[str] = set()
-    for split, count, fresh in (("train", train, 0.0), ("test", test, FRESH)):
-        writer = Writer(Random(f"{seed} {split}"), fresh)
+    for split, count in (("train", train), ("validation", validation), ("test", test)):
+        writer = Writer(Random(f"{seed} {split}"), split)
         tickets = well_formed(writer, count, taken) + malformed(writer, round(count * MALFORMED))
         writer.rng.shuffle(tickets)
         rows += [
@@ -190,10 +191,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write made-up support tickets as Parquet.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--train", type=int, default=3600, help="well-formed tickets of the training split")
+    parser.add_argument("--train", type=int, default=3000, help="well-formed tickets of the training split")
+    parser.add_argument("--validation", type=int, default=600, help="well-formed tickets of the validation split")
     parser.add_argument("--test", type=int, default=2400, help="well-formed tickets of the test split")
     options = parser.parse_args(arguments)
-    table = generate(options.seed, options.train, options.test)
+    table = generate(options.seed, options.train, options.validation, options.test)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     partial = options.out.with_name(options.out.name + ".partial")
     pq.write_table(table, partial)

@@ -48,6 +48,14 @@ BILLING = Queue(
         "switch me from monthly to yearly payments",
         "change the billing address that is printed on the receipts",
         "have someone go through the numbers of the {month} statement with me",
+        "list what I paid for {plan} over the past year",
+        "split the {month} invoice between our two offices",
+        "take the reminder fee off my bill",
+        "show me how the {amount} for {plan} is made up",
+        "send the invoices to our accounts department from now on",
+        "charge {plan} to my new card from {month} on",
+        "issue a corrected bill without the second {product}",
+        "let me know which day of the month you take the payment",
     ),
     problems=(
         "the total on my {month} statement does not match the price on your site",
@@ -62,6 +70,10 @@ BILLING = Queue(
         "the invoice is still made out to my former employer",
         "I was charged twice in {month} and would like to see how that adds up",
         "the {amount} on my bank statement carries a name I cannot match to any invoice",
+        "I got a reminder for an invoice that I have already paid",
+        "the exchange rate on the {month} bill is not the one my bank used",
+        "the payment page only offers cards and our firm has none",
+        "the {amount} for {plan} went through in the wrong currency",
     ),
     topics=(
         "the {amount} charge",
@@ -70,6 +82,8 @@ BILLING = Queue(
         "the tax on the last bill",
         "the odd total on my statement",
         "the double line on the bill",
+        "the reminder fee",
+        "the payment date",
     ),
 )
 
@@ -93,6 +107,14 @@ REFUNDS = Queue(
         "make good on the money back promise for the {product}",
         "undo the sale of the {product} and return what I paid",
         "confirm that the {product} reached your returns desk",
+        "pay me back for the {product} that never worked",
+        "transfer the {amount} to my bank account since the card is gone",
+        "approve the return of order {order}",
+        "let me hand in the {product} at a shop and get the price back",
+        "refund the shipping costs of order {order} as well",
+        "look up when my return from {place} was received",
+        "give back the deposit of {amount} for the loan device",
+        "take back all {count} pieces, we ordered too many",
     ),
     problems=(
         "I sent the {product} back {days} days ago and have not seen a cent",
@@ -107,6 +129,10 @@ REFUNDS = Queue(
         "the money for order {order} went to a card that is closed",
         "the label for sending back the {product} has expired",
         "the {product} is boxed up and ready to go back to you",
+        "the {product} is the wrong size for our door and still in its box",
+        "your mail says the {amount} was paid out but my bank has no trace of it",
+        "I sent back {count} items and was credited for one",
+        "the voucher I got in place of my {amount} is no good to me",
     ),
     topics=(
         "my refund",
@@ -115,6 +141,8 @@ REFUNDS = Queue(
         "the {amount} you owe me",
         "getting my money back",
         "the return label",
+        "the credit for order {order}",
+        "the money from the return",
     ),
 )
 
@@ -138,6 +166,14 @@ ACCOUNT = Queue(
         "restore the profile I closed in {month}",
         "set the language of my profile back to English",
         "resend the message that confirms my email",
+        "change the phone number for my login codes",
+        "remove my {relative} from our home",
+        "tell me why my login works on the phone and not on the site",
+        "move our home from my work email to my private one",
+        "help me sign in, the code you text me is never accepted",
+        "give my {relative} the right to see the {product}",
+        "make one login out of the two I have with you",
+        "update my surname, I got married in {month}",
     ),
     problems=(
         "the reset link never arrives",
@@ -152,6 +188,10 @@ ACCOUNT = Queue(
         "after {count} wrong tries I am shut out of everything",
         "I no longer have the mailbox that I registered with",
         "my profile shows somebody else's first name",
+        "the site signs me out every {count} minutes",
+        "my {relative} left and is still a member of our home",
+        "no code ever comes to my new number",
+        "it says that my email is taken by another profile",
     ),
     topics=(
         "my password",
@@ -160,6 +200,8 @@ ACCOUNT = Queue(
         "the email on my profile",
         "being locked out",
         "the sign-in trouble",
+        "my user name",
+        "the invitation for my {relative}",
     ),
 )
 
@@ -183,6 +225,14 @@ SECURITY = Queue(
         "trace the order {order} that I never placed",
         "say whether that caller from your company was genuine",
         "review who had access to my {product} last {month}",
+        "find out how a stranger got hold of my order history",
+        "sign me out everywhere, my phone was stolen in {place}",
+        "check a mail that threatens to shut off {plan}",
+        "make sure that nobody but me can open the {product} from afar",
+        "erase what you know about me from your systems",
+        "look at a charge of {amount} that my bank calls suspicious",
+        "tell me whether the web page in this message is yours",
+        "undo the changes that an intruder made to our home",
     ),
     problems=(
         "there was a sign-in from {place} and I have never been there",
@@ -197,6 +247,10 @@ SECURITY = Queue(
         "I found my address on a page that claims to come from your database",
         "a stranger knew which {product} I own",
         "goods in my name go to an address in {place} that is not mine",
+        "the {product} was unlocked at night while we were in {place}",
+        "two parcels that I know nothing about were sent in my name",
+        "I gave a caller the number of my card before I grew suspicious",
+        "a mail with your logo says that I have won a {product}",
     ),
     topics=(
         "a strange sign-in",
@@ -205,6 +259,8 @@ SECURITY = Queue(
         "my personal data",
         "a payment I did not make",
         "the unknown device on my list",
+        "the break-in on my profile",
+        "the caller who wanted a code",
     ),
 )
 
@@ -228,6 +284,14 @@ SHIPPING = Queue(
         "tell the depot to try again with order {order}",
         "combine orders so that all comes in one box",
         "look for the parcel that was signed for by someone else",
+        "say which carrier brings order {order}",
+        "reroute the parcel to a pickup point in {place}",
+        "send out the {product} that was left out of the box",
+        "find the {product} that the tracking says is with my neighbour",
+        "replace the {product} that arrived with a crack in it",
+        "put the house number on the label of order {order}",
+        "get the {product} to us before {month}",
+        "ask the driver to ring at the side door",
     ),
     problems=(
         "order {order} was due {days} days ago",
@@ -242,6 +306,10 @@ SHIPPING = Queue(
         "the parcel was soaked and the {product} rattles",
         "the carrier says that it never got order {order} from you",
         "the {product} went back to the depot for the third time",
+        "the parcel for my {relative} went to {place} by mistake",
+        "order {order} has been marked as ready to leave for {days} days",
+        "the courier threw the box over the fence and the {product} is dented",
+        "there were two cables and no {product} in the parcel",
     ),
     topics=(
         "the late parcel",
@@ -250,6 +318,8 @@ SHIPPING = Queue(
         "the wrong street on the label",
         "the box that came half empty",
         "the carrier",
+        "the delivery slot",
+        "the dented box",
     ),
 )
 
@@ -273,6 +343,14 @@ TECHNICAL = Queue(
         "say when the bug in the schedule will be fixed",
         "get the {product} out of its restart loop",
         "get the picture of the {product} sharp again",
+        "tell me how to get the {product} back to its factory settings",
+        "stop the app from asking me to pair the {product} every morning",
+        "find out why the {product} answers {days} seconds late",
+        "get the {product} and the hub to talk to each other",
+        "make the night mode of the {product} work again",
+        "help me install the {month} update by hand",
+        "check why the {product} shows error {code} after a power cut",
+        "explain how I move the {product} to a new network",
     ),
     problems=(
         "the {product} drops off the wifi every night",
@@ -287,6 +365,10 @@ TECHNICAL = Queue(
         "alerts reach my phone long after the event",
         "the {product} blinks red and ignores the button",
         "everything in the app is grey and nothing reacts",
+        "the {product} only works when I stand next to it",
+        "the app loads for {count} minutes and then gives up",
+        "the {product} goes off without any reason at night",
+        "after a power cut the {product} forgot all its settings",
     ),
     topics=(
         "the {product} that keeps dropping out",
@@ -295,6 +377,8 @@ TECHNICAL = Queue(
         "the app that closes",
         "the red light",
         "the pairing",
+        "the slow app",
+        "the {product} that goes off at night",
     ),
 )
 
@@ -318,6 +402,14 @@ CANCELLATION = Queue(
         "let {plan} run out without a new term",
         "accept this as my notice",
         "withdraw the order for the {product}",
+        "finish {plan} with the end of {month}",
+        "not renew {plan} this time",
+        "cancel the {product} that is on back order",
+        "put {plan} on hold while we are in {place}",
+        "send me the papers for leaving {plan}",
+        "delete order {order} before anybody packs it",
+        "switch off the trial of {plan} so that nothing is owed later",
+        "shut down our subscription, the office closes in {month}",
     ),
     problems=(
         "I no longer have a use for {plan}",
@@ -332,6 +424,10 @@ CANCELLATION = Queue(
         "my {relative} passed away and nobody needs {plan} now",
         "I did not know that {plan} goes on by itself",
         "at {amount} a month {plan} is no longer worth it to me",
+        "I found out that my {relative} already pays for {plan}",
+        "I clicked on buy when I only wanted to look at the {product}",
+        "the link in your mail for stopping {plan} has expired",
+        "nobody answered the letter in which I gave up {plan}",
     ),
     topics=(
         "ending {plan}",
@@ -340,6 +436,8 @@ CANCELLATION = Queue(
         "the end of the trial",
         "leaving {plan}",
         "pausing {plan}",
+        "the contract for {plan}",
+        "the order I no longer want",
     ),
 )
 
@@ -363,6 +461,14 @@ SALES = Queue(
         "tell me whether the {month} sale will include the {product}",
         "recommend a {product} for a house with thick walls",
         "extend the quote we got in {month}",
+        "send me a price list for schools",
+        "say how many users {plan} allows before I buy it",
+        "reserve {count} of the {product} for us until {month}",
+        "arrange a demonstration of the {product} for our team",
+        "tell me what I would save with {plan} paid by the year",
+        "find me a {product} that suits a flat without wifi",
+        "give us a discount if we order {count} more",
+        "explain what the next tier has that {plan} lacks",
     ),
     problems=(
         "I cannot decide between {plan} and the next one up",
@@ -377,6 +483,10 @@ SALES = Queue(
         "I saw {plan} for {amount} and ask myself what is in it",
         "we are opening a shop in {place} and would like to stock the {product}",
         "I hear that a new {product} comes out in {month}",
+        "our club is looking for a {product} and has {amount} to spend",
+        "I would like to buy a {product} as a gift for my {relative}",
+        "we are comparing your {plan} with two other providers",
+        "your shop does not let me put more than {count} in the basket",
     ),
     topics=(
         "the offer for {count} devices",
@@ -385,6 +495,8 @@ SALES = Queue(
         "a trade-in",
         "the price of {plan}",
         "an upgrade",
+        "the price for schools",
+        "the demonstration",
     ),
 )
 

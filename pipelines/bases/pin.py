@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipelines.bases.sources import SourceFailed, fetch
-from pipelines.digests import canonical_json, digest_file, digest_files, digest_folder, digest_json, folder_files
+from pipelines.digests import canonical_json, digest_file, digest_files, digest_json, folder_files
 from pipelines.errors import BaseModelError, NotInStore
 from pipelines.recipe import BasePin
 from pipelines.store.store import Store
-from pipelines.store.trees import load_tree, object_key, tree_key
+from pipelines.store.trees import object_key, tree_key
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,6 @@ def pin_base(store: Store, pin: BasePin, recipe_folder: Path, scratch: Path) -> 
         f"No source gave the pinned base {pin.name!r}:\n" + "\n".join(failures) + "\n"
         "Check the network, add a source that you can reach (file://, s3://), or correct the digests in [base.files]."
     )
-
-
-def local_base(store: Store, base: PinnedBase, cache: Path) -> Path:
-    """A local folder with the base, every byte of it digested again.
-
-    A spoilt copy in the cache is fetched anew, once.
-
-    Raises:
-        CorruptObject: the store's own copy is spoilt.
-    """
-    folder = load_tree(store, base.digest, cache)
-    if digest_folder(folder) != base.digest:
-        shutil.rmtree(folder)
-        folder = load_tree(store, base.digest, cache)
-    return folder
 
 
 def _checked(folder: Path, wanted: dict[str, str] | None) -> Path:

@@ -5,8 +5,9 @@ This file travels inside every packaged model: it imports nothing of promptmint 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..prompts.artifact import Proof, SoftPrompt, check_base, read_prompt, read_
 from ..recipe import Template
 from ..settings import cache_folder
 from ..store.store import open_store
-from ..store.trees import load_tree
+from ..store.trees import load_checked_tree
 from ..tokens.template import encode
 from .forward import Base, class_scores, hidden_states, load_base, padded, pooled
 
@@ -42,6 +43,7 @@ class Predictor:
     prompt: SoftPrompt
     base: Base
     tokenizer: Any
+    proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
 
     def predict(self, texts: Sequence[str]) -> list[Answer]:
         """An answer per text."""
@@ -98,8 +100,7 @@ def load_predictor(
         prompt.digest,
     )
     predictor = Predictor(on_device, base, AutoTokenizer.from_pretrained(base_folder))
-    predictor.replay(read_proof(folder))
-    return predictor
+    return replace(predictor, proven_within=predictor.replay(read_proof(folder)))
 
 
 def base_from_store(folder: Path, store_uri: str) -> Path:
@@ -109,7 +110,7 @@ def base_from_store(folder: Path, store_uri: str) -> Path:
         StoreError: the store cannot be reached, or holds no such base.
     """
     digest = read_prompt(folder).card["base"]["digest"]
-    return load_tree(open_store(store_uri), digest, cache_folder())
+    return load_checked_tree(open_store(store_uri), digest, cache_folder())
 
 
 def _answer(labels: Sequence[str], row: Sequence[float]) -> Answer:

@@ -23,7 +23,7 @@ from pipelines.errors import RecipeError, listed
 from pipelines.inference.forward import Base
 from pipelines.prompts import initialisation
 from pipelines.prompts.injection import Shapes, input_shapes, key_value_shapes
-from pipelines.prompts.parameterisation import Direct
+from pipelines.prompts.parameterisation import Direct, Dropout
 from pipelines.recipe import Prompt
 
 
@@ -71,4 +71,5 @@ def new_prompt(base: Base, settings: Prompt, seed: int) -> nn.Module:
         )
     generator = torch.Generator().manual_seed(seed)
     start = preset.inits[settings.init](base, preset.shapes(base, settings.tokens), settings.init_scale, generator)
-    return preset.parameterisation(start)
+    prompt = preset.parameterisation(start)
+    return Dropout(prompt, settings.dropout, seed) if settings.dropout else prompt

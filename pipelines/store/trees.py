@@ -11,7 +11,7 @@ import shutil
 import uuid
 from pathlib import Path, PurePosixPath
 
-from ..digests import canonical_json, digest_bytes, digest_file, digest_files, folder_files
+from ..digests import canonical_json, digest_bytes, digest_file, digest_files, digest_folder, folder_files
 from ..errors import CorruptObject, StoreError
 from ..store.store import Store
 
@@ -85,8 +85,7 @@ def tree_files(store: Store, digest: str) -> dict[str, str]:
 def load_tree(store: Store, digest: str, cache: Path) -> Path:
     """A local folder that holds the tree: `cache/DIGEST`, every file checked as it is fetched, published whole.
 
-    Files fetched earlier are served from the cache; a reader for whom a changed byte matters (a base model, a prompt)
-    digests them again where it uses them.
+    Files fetched earlier are served from the cache; where a changed byte matters, see `load_checked_tree`.
 
     Raises:
         NotInStore: the tree or one of its files is not in the store.
@@ -114,6 +113,18 @@ def load_tree(store: Store, digest: str, cache: Path) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def load_checked_tree(store: Store, digest: str, cache: Path) -> Path:
+    """The same folder, every byte of it digested again; a spoilt copy in the cache is fetched anew.
+
+    Raises like `load_tree`.
+    """
+    folder = load_tree(store, digest, cache)
+    if digest_folder(folder) == digest:
+        return folder
+    shutil.rmtree(folder)
+    return load_tree(store, digest, cache)
 
 
 def _publish(building: Path, folder: Path) -> None:

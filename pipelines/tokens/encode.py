@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipelines.digests import digest_json
-from pipelines.errors import BaseModelError, DataError, StoreError, listed
+from pipelines.errors import BaseModelError, DataError, listed
 from pipelines.memo import Stage
 from pipelines.recipe import Template
 from pipelines.store.store import Store
@@ -21,30 +18,6 @@ from pipelines.store.trees import load_tree, save_tree
 from pipelines.tokens.template import encode
 
 STAGE = Stage("tokenize", 1)
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Token shards as columns: labels and lengths in memory, ids of tokens in the mapped file.
-
-    Attributes:
-        ids: the examples' ids.
-        labels: [N] places in the recipe's labels, int32.
-        lengths: [N] tokens of each row, int32.
-    """
-
-    ids: list[str]
-    labels: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int32]
-    _tokens: Any
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def tokens(self, row: int) -> npt.NDArray[np.int32]:
-        """The token ids [T] of one row: a read-only view of the file."""
-        view: npt.NDArray[np.int32] = self._tokens[row].values.to_numpy()
-        return view
 
 
 def tokenize(
@@ -124,24 +97,6 @@ def load_tokenizer(base_folder: Path) -> Any:
             f"Cannot load a tokenizer from {str(base_folder)!r}: {error}. A base's folder needs tokenizer.json and "
             "tokenizer_config.json."
         ) from error
-
-
-def load_shards(folder: Path) -> Shards:
-    """The columns of a tree that `tokenize` made, from a local folder, without copying the tokens into memory.
-
-    Raises:
-        StoreError: the folder holds no token shards.
-    """
-    import pyarrow as pa
-
-    try:
-        files = [entry["filename"] for entry in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
-        table = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(folder / name))).read_all() for name in files)
-        columns = [table[name] for name in ("id", "label", "length", "input_ids")]
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise StoreError(f"{str(folder)!r} holds no token shards: {error}. Tokenize the split again.") from error
-    ids, labels, lengths, tokens = columns
-    return Shards(ids.to_pylist(), labels.to_numpy(), lengths.to_numpy(), tokens)
 
 
 def _examples(path: Path, labels: Sequence[str]) -> Any:

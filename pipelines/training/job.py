@@ -28,6 +28,8 @@ METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
 }
 Kind = Literal["prompt", "lora", "full", "head_only", "zero_shot"]
 
+LAUNCHER = "launcher.lock"  # beside the job's file: held as long as the launcher lives
+
 
 class _Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

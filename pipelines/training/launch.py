@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import pipelines.errors
 from pipelines.errors import PromptmintError, TrainingError
 from pipelines.training.compute import Compute
-from pipelines.training.job import JobFile, ScoreJob, TrainJob
+from pipelines.training.job import LAUNCHER, JobFile, ScoreJob, TrainJob
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
@@ -45,12 +47,13 @@ def launch(
         job_path, out = Path(work) / "job.json", Path(work) / "out"
         out.mkdir()
         job_path.write_text(JobFile(base=base, compute=compute, jobs=tuple(jobs)).model_dump_json())
-        with (Path(work) / "worker.log").open("wb") as log:
-            workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
-        try:
-            _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
-        finally:
-            _end(workers)
+        with FileLock(Path(work) / LAUNCHER):  # let go even where this process is killed: then the workers end
+            with (Path(work) / "worker.log").open("wb") as log:
+                workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
+            try:
+                _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
+            finally:
+                _end(workers)
         if workers.returncode != 0:
             raise _failure(out, Path(work) / "worker.log", workers.returncode)
 

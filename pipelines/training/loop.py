@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipelines.errors import TrainingError
 from pipelines.recipe import Method, Optimisation
 from pipelines.training.batches import epoch_batches, sorted_batches
+from pipelines.training.frozen import Features, Head, features_of, only_head
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned, train_mode
 
@@ -65,27 +66,28 @@ def train(
     Raises:
         TrainingError: the loss is no longer a number.
     """
+    start = reported = time.perf_counter()
     workers, rank = _world()
-    model: nn.Module = DistributedDataParallel(tuned) if workers > 1 else tuned
+    model, examples, held_out = _reduced(tuned, rows, validation, shared)
+    parallel: nn.Module = DistributedDataParallel(model) if workers > 1 else model
     epochs = method.epochs or shared.epochs
-    steps_per_epoch = math.ceil(len(rows) / shared.batch_size)
+    steps_per_epoch = math.ceil(len(examples) / shared.batch_size)
     optimizer, schedule = _optimizer(tuned, method, shared, epochs * steps_per_epoch)
     train_mode(tuned, method)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     curve: list[tuple[int, float]] = []
-    start = reported = time.perf_counter()
     step = seen = 0
 
     for epoch in range(epochs):
         losses = []
-        for batch in epoch_batches(rows.lengths, shared.batch_size, seed, epoch):
+        for batch in epoch_batches(examples.lengths, shared.batch_size, seed, epoch):
             share = batch[rank::workers]
             weight = len(share) * workers / len(batch)  # undoes the mean over workers of unequal shares
             share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
-            ids, mask, labels = rows.batch(share, tuned.base.device)
-            with torch.autocast(ids.device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
-                logits = model(ids, mask)
+            inputs, labels = examples.batch(share, tuned.base.device)
+            with torch.autocast(labels.device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
+                logits = parallel(*inputs)
             loss = nn.functional.cross_entropy(logits.float(), labels) * weight
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_((parameter for _, parameter in tuned.trained()), shared.clip)
@@ -106,8 +108,8 @@ def train(
                 reported = now
                 rate = seen / (now - start)
                 report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, "loss": losses[-1],
-                        "examples_per_s": rate, "seconds_left": (epochs * len(rows) - seen) / rate})  # fmt: skip
-        accuracy, validation_loss = validate(tuned, validation, shared)
+                        "examples_per_s": rate, "seconds_left": (epochs * len(examples) - seen) / rate})  # fmt: skip
+        accuracy, validation_loss = validate(model, held_out, shared, tuned.base.device)
         train_mode(tuned, method)
         history.append(Epoch(epoch + 1, sum(losses) / len(losses), validation_loss, accuracy))
         if history[-1] == best_of(history):
@@ -125,15 +127,17 @@ def best_of(history: list[Epoch]) -> Epoch:
 
 
 @torch.no_grad()
-def validate(tuned: Tuned, rows: Rows, shared: Optimisation) -> tuple[float, float]:
+def validate(
+    model: nn.Module, rows: Rows | Features, shared: Optimisation, device: torch.device
+) -> tuple[float, float]:
     """Accuracy and mean cross-entropy over all rows, every worker scoring its share."""
     workers, rank = _world()
-    tuned.eval()
+    model.eval()
     totals = torch.zeros(2, dtype=torch.float64)
     for batch in sorted_batches(rows.lengths, 2 * shared.batch_size)[rank::workers]:
-        ids, mask, labels = rows.batch(batch, tuned.base.device)
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
-            logits = tuned(ids, mask).float()
+        inputs, labels = rows.batch(batch, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
+            logits = model(*inputs).float()
         totals[0] += (logits.argmax(1) == labels).sum().cpu()
         totals[1] += nn.functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
     if workers > 1:
@@ -147,7 +151,7 @@ def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
     """Class logits [n, C] of every row in float32, in the rows' order."""
     tuned.eval()
     batches = sorted_batches(rows.lengths, batch_size)
-    parts = [tuned(*rows.batch(batch, tuned.base.device)[:2]).float().cpu() for batch in batches]
+    parts = [tuned(*rows.batch(batch, tuned.base.device)[0]).float().cpu() for batch in batches]
     logits = torch.empty(len(rows), parts[0].shape[1])
     for batch, part in zip(batches, parts, strict=True):
         logits[torch.from_numpy(batch)] = part
@@ -164,6 +168,16 @@ def mean_over_workers(value: Tensor) -> float:
     return float(value)
 
 
+def _reduced(
+    tuned: Tuned, rows: Rows, validation: Rows, shared: Optimisation
+) -> tuple[nn.Module, Rows | Features, Rows | Features]:
+    """What has to run in every step, and on what: only a head over its features where nothing else is trained."""
+    if not only_head(tuned):
+        return tuned, rows, validation
+    size, precision = 2 * shared.batch_size, shared.precision
+    return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
+
+
 def _world() -> tuple[int, int]:
     """How many workers there are, and which of them this is."""
     return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
@@ -176,7 +190,8 @@ def _optimizer(
     head = [parameter for name, parameter in tuned.trained() if name.startswith("head.")]
     body = [parameter for name, parameter in tuned.trained() if not name.startswith("head.")]
     groups = [{"params": body, "lr": method.rate}, {"params": head, "lr": method.head_rate or method.rate}]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=shared.weight_decay)
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.AdamW(groups, weight_decay=shared.weight_decay, fused=True)
     rise = max(1, round(shared.warmup * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise)))

@@ -26,10 +26,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids [B, T], mask [B, T] and labels [B] of some rows."""
+    def batch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Token ids and mask, each [B, T], and labels [B] of some rows."""
         ids, mask = padded([self.tokens[row] for row in rows])
-        return ids.to(device), mask.to(device), torch.from_numpy(self.labels[rows]).to(device)
+        return (ids.to(device), mask.to(device)), torch.from_numpy(self.labels[rows]).to(device)
 
 
 def read_rows(folder: Path) -> Rows:

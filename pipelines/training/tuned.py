@@ -36,10 +36,17 @@ class Tuned(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Class logits [B, C] of token ids and their mask, each [B, T]."""
+        return self.scores(self.features(input_ids, mask))
+
+    def features(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """What the head reads, [B, d]: pooled hidden states."""
         prompt = self.prompt() if self.prompt is not None else {}
         states = hidden_states(self.base, input_ids, mask, prompt)
-        pooling = "last" if "word_ids" in self.head_tensors() else self.base.pooling
-        return class_scores(self.base, pooled(states, mask, pooling), self.head_tensors())
+        return pooled(states, mask, "last" if "word_ids" in self.head_tensors() else self.base.pooling)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Class logits [B, C] of features [B, d]."""
+        return class_scores(self.base, features, self.head_tensors())
 
     def head_tensors(self) -> dict[str, Tensor]:
         """The head by the names of `inference/forward.py`."""
@@ -87,8 +94,11 @@ def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int) 
 
 
 def train_mode(tuned: Tuned, settings: Method) -> None:
-    """Eval mode, dropout off, for all but full fine-tuning, which keeps the base's own dropout where asked to."""
+    """The base in eval mode, its own dropout off, save for full fine-tuning that asks for it; a method's dropout on."""
     tuned.train(isinstance(settings, Full) and settings.dropout)
+    for name, part in tuned.named_modules():
+        if name == "prompt" or name.endswith("lora_dropout"):
+            part.train()
 
 
 def linear_head(base: Base, classes: int, seed: int) -> dict[str, Tensor]:
@@ -111,7 +121,9 @@ def _with_lora(base: Base, settings: Lora) -> Base:
     linear = {name for name, part in parts.items() if isinstance(part, nn.Linear | Conv1D)}
     if not targets or not set(targets) <= linear:
         raise RecipeError(f"baselines.lora.targets = {list(targets)!r} are not in this base; it has {listed(linear)}.")
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=list(targets))
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=list(targets)
+    )
     config.fan_in_fan_out = any(isinstance(parts[name], Conv1D) for name in targets)  # GPT-2 keeps its maps transposed
     inject_adapter_in_model(config, base.backbone)
     return base

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -31,7 +33,7 @@ from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import label_word_ids
 from pipelines.recipe import Head, Prompt
 from pipelines.training.compute import Compute
-from pipelines.training.job import METHODS, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import read_rows
 from pipelines.training.tuned import Tuned, linear_head, tune
@@ -41,6 +43,8 @@ FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the
 
 def main(job_path: Path, out: Path) -> None:
     """Do every job of the file that `out` does not hold yet."""
+    if (lock := job_path.parent / LAUNCHER).exists():
+        threading.Thread(target=_end_with_launcher, args=(lock,), daemon=True).start()
     jobs = JobFile.model_validate_json(job_path.read_bytes())
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = _device(jobs.compute)
@@ -57,6 +61,12 @@ def main(job_path: Path, out: Path) -> None:
                 _score(job, base, jobs.base, out)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
+
+
+def _end_with_launcher(lock: Path) -> None:
+    """End this process when nobody waits for it any more: a killed launcher lets go of its lock, and says nothing."""
+    with FileLock(lock):
+        os._exit(1)
 
 
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path) -> None:

@@ -27,13 +27,14 @@ def load() -> ModuleType:
     return module
 
 
+SPLITS = ("train", "validation", "test")
 tickets = load()
 noise = sys.modules[tickets.typed.__module__]
 
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    return tickets.generate(seed=17, train=3000, test=2400).to_pandas()
+    return tickets.generate(seed=17).to_pandas()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def good(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_the_script_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        numbers = ["--seed", str(seed), "--train", "200", "--test", "100"]
+        numbers = ["--seed", str(seed), "--train", "200", "--validation", "80", "--test", "100"]
         subprocess.run([sys.executable, SCRIPT, tmp_path / name / "t.parquet", *numbers], check=True)
     a, b, c = ((tmp_path / name / "t.parquet").read_bytes() for name in "abc")
     assert a == b
@@ -54,7 +55,7 @@ def test_the_script_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> N
 def test_columns_ids_and_counts(frame: pd.DataFrame, good: pd.DataFrame) -> None:
     assert list(frame.columns) == ["id", "text", "queue", "split"]
     assert frame.id.is_unique
-    assert good.split.value_counts().to_dict() == {"train": 3000, "test": 2400}
+    assert good.split.value_counts().to_dict() == {"train": 3000, "validation": 600, "test": 2400}
 
 
 def test_malformed_rows_have_every_fault_and_stay_rare(frame: pd.DataFrame, good: pd.DataFrame) -> None:
@@ -72,9 +73,9 @@ def test_the_largest_queue_is_about_four_times_the_smallest(good: pd.DataFrame) 
     assert 3 < shares.max() / shares.min() < 5
 
 
-def test_no_text_is_in_both_splits(good: pd.DataFrame) -> None:
-    texts = {split: set(map(tickets.plain, rows.text)) for split, rows in good.groupby("split")}
-    assert not texts["train"] & texts["test"]
+def test_no_text_is_in_two_splits(good: pd.DataFrame) -> None:
+    texts = [set(map(tickets.plain, rows.text)) for _, rows in good.groupby("split")]
+    assert len(set.union(*texts)) == sum(map(len, texts))
 
 
 def test_a_few_tickets_come_twice(good: pd.DataFrame) -> None:
@@ -103,13 +104,18 @@ def test_three_percent_of_the_labels_are_wrong_and_say_a_plausible_queue() -> No
     assert set(labels) <= {"sales", *tickets.QUEUES["sales"].neighbours}
 
 
-def test_the_training_split_never_sees_fresh_phrases_and_the_test_split_mixes() -> None:
+def test_validation_and_test_have_phrases_of_their_own() -> None:
     bank = [str(i) for i in range(16)]
-    fresh = set(bank[3::4])
-    known = tickets.Writer(Random(1), fresh=0.0)
-    mixed = tickets.Writer(Random(1), fresh=0.25)
-    assert not {known.pick(bank) for _ in range(500)} & fresh
-    assert {mixed.pick(bank) for _ in range(500)} == set(bank)
+    seen = {split: {tickets.Writer(Random(n), split).pick(bank) for n in range(500)} for split in SPLITS}
+    test, validation = {"3", "7", "11", "15"}, {"5", "13"}
+    train = set(bank) - test - validation
+    assert seen == {"train": train, "validation": train | validation, "test": train | test}
+
+
+def test_every_bank_has_phrases_for_every_split() -> None:
+    words = [bank for queue in tickets.QUEUES.values() for bank in (queue.requests, queue.problems, queue.topics)]
+    frames = [tickets.ASKS, tickets.REASONS, tickets.ASIDES, tickets.REFUSALS, tickets.CONTRASTS]
+    assert min(map(len, [*words, *frames, *tickets.SLOTS.values()])) >= len(tickets.SPLIT_OF)
 
 
 def test_phrases_belong_to_one_queue_only() -> None:

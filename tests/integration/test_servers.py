@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from mlflow_config.server import backend_uri, server_command, server_environment
 from pipelines.errors import PromptmintError
-from promptmint import servers
+from promptmint import processes, servers
 
 SERVED = ("prefect", "mlflow", "worker")
 
@@ -152,7 +152,7 @@ class TestServers:
         assert sorted(servers.down(place.home)["stopped"]) == sorted(SERVED)
         assert not listens(place.prefect_port)
         assert not listens(place.mlflow_port)
-        assert [process for name in SERVED for process in servers._marked(place.home, name)] == []
+        assert [process for name in SERVED for process in processes.marked(place.home, name)] == []
         assert servers.down(place.home) == {"stopped": {}}
 
 
@@ -172,7 +172,7 @@ def test_a_taken_second_port_stops_what_was_started(place: Any, tmp_path: Path) 
         port = taken.getsockname()[1]
         with pytest.raises(PromptmintError, match=rf"Port {port} .*--mlflow-port"):
             servers.up(tmp_path, place.prefect_port, port)
-    assert servers._marked(tmp_path, "prefect") == []
+    assert processes.marked(tmp_path, "prefect") == []
     assert servers.down(tmp_path) == {"stopped": {}}
 
 
@@ -180,14 +180,14 @@ def test_a_server_that_is_too_slow_is_taken_down(place: Any, tmp_path: Path, mon
     monkeypatch.setattr(servers, "START_S", 0.2)
     with pytest.raises(PromptmintError, match=r"(?s)prefect runs but was not healthy after 0.2 s.*prefect\.log"):
         servers.up(tmp_path, place.prefect_port, place.mlflow_port)
-    assert [process for name in SERVED for process in servers._marked(tmp_path, name)] == []
+    assert [process for name in SERVED for process in processes.marked(tmp_path, name)] == []
     assert list((tmp_path / "servers").glob("*.json")) == []
 
 
 def test_a_process_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "servers").mkdir()
     command = [sys.executable, "-c", "print('I cannot go on')"]
-    servers._start(tmp_path, "worker", 1, command, {}, [])
+    processes.start(tmp_path, "worker", 1, command, {}, [])
     with pytest.raises(PromptmintError, match=r"(?s)worker ended while it started.*I cannot go on"):
         servers._await(tmp_path, "worker", lambda: False)
 
@@ -196,7 +196,7 @@ def test_a_stale_record_is_not_taken_for_a_server(tmp_path: Path) -> None:
     (tmp_path / "servers").mkdir()
     record = tmp_path / "servers" / "prefect.json"
     record.write_text(json.dumps({"pid": os.getpid(), "port": 4200}))  # the id was given to this very test
-    assert servers._running(tmp_path, "prefect") is None
+    assert processes.running(tmp_path, "prefect") is None
     assert servers.down(tmp_path) == {"stopped": {}}
     assert not record.exists()
 
@@ -205,13 +205,13 @@ def test_a_stale_record_is_not_taken_for_a_server(tmp_path: Path) -> None:
 def test_a_damaged_record_is_no_record(tmp_path: Path, written: str) -> None:
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "worker.json").write_text(written)
-    assert servers._running(tmp_path, "worker") is None
+    assert processes.running(tmp_path, "worker") is None
 
 
 def test_children_of_a_killed_parent_are_stopped(tmp_path: Path, until: Callable[..., Any]) -> None:
     (tmp_path / "servers").mkdir()
     shell = [sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '60'])"]
-    parent = psutil.Process(servers._start(tmp_path, "worker", 1, shell, {}, [])["pid"])
+    parent = psutil.Process(processes.start(tmp_path, "worker", 1, shell, {}, [])["pid"])
     (child,) = until(parent.children, 10)
     parent.kill()
     parent.wait()
@@ -222,19 +222,19 @@ def test_children_of_a_killed_parent_are_stopped(tmp_path: Path, until: Callable
 def test_a_process_that_ignores_sigterm_is_killed(
     tmp_path: Path, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "STOP_S", 0.5)
+    monkeypatch.setattr(processes, "STOP_S", 0.5)
     (tmp_path / "servers").mkdir()
     deaf = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     )
-    started = servers._start(tmp_path, "worker", 1, [sys.executable, "-c", deaf], {}, [])
+    started = processes.start(tmp_path, "worker", 1, [sys.executable, "-c", deaf], {}, [])
     until(lambda: "deaf" in Path(started["log"]).read_text(), 10)
     assert servers.down(tmp_path) == {"stopped": {"worker": started["pid"]}}
     assert not psutil.pid_exists(started["pid"])
 
 
 def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "START_S", 0.1)
+    monkeypatch.setattr(processes, "LOCK_S", 0.1)
     (tmp_path / "servers").mkdir()
     with (
         FileLock(tmp_path / "servers" / "lock"),
@@ -252,7 +252,7 @@ def test_without_a_checkout_it_says_what_to_install(tmp_path: Path, monkeypatch:
 def test_callers_prefect_settings_do_not_reach_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "of somebody else's server")
     monkeypatch.setenv("NO_PROXY", "example.org")
-    environment = servers._environment(tmp_path, "worker", servers._prefect_environment(tmp_path, 4300))
+    environment = processes.environment(tmp_path, "worker", servers._prefect_environment(tmp_path, 4300))
     assert "PREFECT_API_KEY" not in environment
     assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert environment["PREFECT_HOME"] == str(tmp_path / "prefect")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.bases.pin import base_record, known_base, local_base, pin_base
+from pipelines.bases.pin import base_record, known_base, pin_base
 from pipelines.digests import digest_file, digest_files, digest_folder
 from pipelines.errors import BaseModelError, CorruptObject, NotInStore
 from pipelines.recipe import BasePin
 from pipelines.store.local import LocalStore
-from pipelines.store.trees import object_key, tree_files
+from pipelines.store.trees import load_checked_tree, object_key, tree_files
 
 
 def test_a_base_is_mirrored_and_named_by_its_bytes(
@@ -25,7 +25,7 @@ def test_a_base_is_mirrored_and_named_by_its_bytes(
     assert made.card() == {"name": "tiny/base", "digest": made.digest, "files": digests}
     assert base_record(store, made.digest) == made
     assert list((tmp_path / "scratch").iterdir()) == []
-    folder = local_base(store, made, tmp_path / "cache")
+    folder = load_checked_tree(store, made.digest, tmp_path / "cache")
     assert digest_folder(folder) == made.digest
 
 
@@ -109,7 +109,7 @@ def test_a_spoilt_copy_in_the_cache_is_fetched_anew(
     store: LocalStore, pin: BasePin, base: Path, tmp_path: Path, spoil: str
 ) -> None:
     made = pin_base(store, pin, base.parent, tmp_path)
-    folder = local_base(store, made, tmp_path / "cache")
+    folder = load_checked_tree(store, made.digest, tmp_path / "cache")
     match spoil:
         case "changed":
             (folder / "model.safetensors").write_text("weightt")
@@ -117,17 +117,17 @@ def test_a_spoilt_copy_in_the_cache_is_fetched_anew(
             (folder / "config.json").unlink()
         case "added":
             (folder / "adapter_config.json").write_text("{}")
-    assert digest_folder(local_base(store, made, tmp_path / "cache")) == made.digest
+    assert digest_folder(load_checked_tree(store, made.digest, tmp_path / "cache")) == made.digest
 
 
 def test_a_spoilt_object_in_the_store_is_refused(store: LocalStore, pin: BasePin, base: Path, tmp_path: Path) -> None:
     made = pin_base(store, pin, base.parent, tmp_path)
-    local_base(store, made, tmp_path / "cache")
+    load_checked_tree(store, made.digest, tmp_path / "cache")
     store.write(object_key(made.files["model.safetensors"]), b"weightt")
-    assert local_base(store, made, tmp_path / "cache")  # what was fetched before is whole
+    assert load_checked_tree(store, made.digest, tmp_path / "cache")  # what was fetched before is whole
     (tmp_path / "cache" / made.digest / "model.safetensors").write_text("weightt")
     with pytest.raises(CorruptObject, match=made.files["model.safetensors"]):
-        local_base(store, made, tmp_path / "cache")
+        load_checked_tree(store, made.digest, tmp_path / "cache")
 
 
 def test_a_base_that_nobody_pinned(store: LocalStore) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import datasets
-import numpy as np
 import pytest
 
-from pipelines.errors import BaseModelError, DataError, StoreError
+from pipelines.errors import BaseModelError, DataError
 from pipelines.recipe import Template
 from pipelines.store.trees import load_tree
-from pipelines.tokens.encode import STAGE, load_shards, tokenize
+from pipelines.tokens.encode import STAGE, tokenize
+from pipelines.training.shards import read_rows
 
 ROWS = [
     ("where is my refund", "money"),
@@ -30,29 +30,16 @@ def make(store, save_split, encoder_folder, tmp_path):
 
 def test_shards_hold_the_examples_in_their_order(make, store, encoder, tmp_path):
     made = make()
-    shards = load_shards(load_tree(store, made["tree"], tmp_path / "cache"))
+    rows = read_rows(load_tree(store, made["tree"], tmp_path / "cache"))
     whole = encoder("where is my refund topic:")["input_ids"]
-    assert len(shards) == made["rows"] == 3
-    assert shards.ids == ["id 0", "id 1", "id 2"]
-    assert shards.labels.tolist() == [1, 0, 1]
-    assert shards.tokens(0).tolist() == whole
-    assert shards.lengths.tolist() == [len(shards.tokens(row)) for row in range(3)]
-    assert shards.lengths[2] == made["max_tokens"] == 20
+    assert len(rows) == made["rows"] == 3
+    assert rows.ids == ["id 0", "id 1", "id 2"]
+    assert rows.labels.tolist() == [1, 0, 1]
+    assert rows.tokens[0] == whole
+    assert rows.lengths.tolist() == [len(tokens) for tokens in rows.tokens]
+    assert rows.lengths[2] == made["max_tokens"] == 20
     assert made["truncated"] == 1
-    assert made["mean_tokens"] == pytest.approx(shards.lengths.mean())
-    assert (shards.tokens(0).dtype, shards.labels.dtype, shards.lengths.dtype) == (np.int32,) * 3
-
-
-def test_tokens_are_views_of_the_file(make, store, tmp_path):
-    import pyarrow as pa
-
-    folder = load_tree(store, make([(f"refund {n}", "money") for n in range(2500)])["tree"], tmp_path / "cache")
-    before = pa.total_allocated_bytes()
-    shards = load_shards(folder)
-    assert not shards.tokens(2400).flags.writeable
-    assert pa.total_allocated_bytes() - before < 50_000
-    assert shards.ids[2400] == "id 2400"
-    assert len(shards.tokens(2400)) == shards.lengths[2400]
+    assert made["mean_tokens"] == pytest.approx(rows.lengths.mean())
 
 
 def test_the_tree_can_be_read_by_datasets(make, store, tmp_path):
@@ -97,15 +84,6 @@ def test_a_base_without_a_tokenizer_is_refused(make, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BaseModelError, match=r"Cannot load a tokenizer from .*empty"):
         make(folder=tmp_path / "empty")
-
-
-def test_a_folder_without_shards_is_refused(make, store, tmp_path):
-    with pytest.raises(StoreError, match="holds no token shards"):
-        load_shards(tmp_path)
-    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
-    (tmp_path / "x.arrow").write_bytes(b"damaged")
-    with pytest.raises(StoreError, match="holds no token shards"):
-        load_shards(tmp_path)
 
 
 def test_the_stage_is_named():

@@ -10,6 +10,8 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +32,7 @@ from pipelines.prompts.artifact import read_prompt
 from pipelines.recipe import Full, Head, HeadOnly, Optimisation, Prompt
 from pipelines.training import worker
 from pipelines.training.compute import Compute
-from pipelines.training.job import TrainJob
+from pipelines.training.job import JobFile, TrainJob
 from pipelines.training.launch import launch
 from pipelines.training.loop import train
 from pipelines.training.shards import read_rows
@@ -38,7 +40,7 @@ from pipelines.training.tuned import linear_head, tune
 
 LABELS = ("account", "billing")
 SETTINGS: dict[str, Any] = {
-    "prompt": Prompt(method="p-tuning-v2", tokens=3, rate=0.02),
+    "prompt": Prompt(method="p-tuning-v2", tokens=3, rate=0.02, dropout=0.1),
     "full": Full(rate=1e-3, dropout=False),
     "head_only": HeadOnly(rate=0.1),
 }
@@ -166,10 +168,9 @@ def test_a_worker_makes_what_the_loop_makes(one: Launched, place: Any, kind: str
         train(tuned, SETTINGS[kind], SHARED, 3, rows["train"], rows["validation"], lambda news: None)
     finally:
         torch.set_num_threads(threads)
-    found = weights(one.out / kind)
-    for name, parameter in tuned.trained():
-        stored = found[name.removeprefix("prompt.") if kind == "prompt" else name]
-        assert torch.allclose(stored, parameter, atol=1e-6), name
+    made = {**tuned.prompt(), **tuned.head_tensors()} if tuned.prompt else dict(tuned.trained())
+    for name, stored in weights(one.out / kind).items():
+        assert torch.allclose(stored, made[name.removeprefix("head.") if tuned.prompt else name], atol=1e-6), name
 
 
 def test_a_worker_mints_a_prompt_that_loads(one: Launched, place: Any) -> None:
@@ -257,6 +258,35 @@ def test_workers_do_not_outlive_their_launch(place: Any, one_worker: Compute, tm
         time.sleep(0.1)
     assert family(os.getpid()) - before == set()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_workers_do_not_outlive_a_killed_launcher(place: Any, one_worker: Compute, tmp_path: Path) -> None:
+    endless = job(place, "head_only", SETTINGS["head_only"].model_copy(update={"epochs": 100_000}))
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(JobFile(base=place.base_folder, compute=one_worker, jobs=(endless,)).model_dump_json())
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, jobs, tmp_path / "scratch"], stdout=subprocess.PIPE)
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline(), "the first news: the worker trains"
+    below = family(launcher.pid)
+    launcher.kill()
+    launcher.communicate()
+    assert any("training.worker" in commandline(process) for process in below)
+    deadline = time.monotonic() + 10
+    while any(map(commandline, below)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [line for line in map(commandline, below) if line] == []
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from pipelines.training.job import JobFile
+from pipelines.training.launch import launch
+
+job_file, scratch = map(Path, sys.argv[1:])
+asked = JobFile.model_validate_json(job_file.read_bytes())
+launch(asked.base, asked.jobs, asked.compute, lambda news: print(news, flush=True), lambda name, folder: None, scratch)
+"""
 
 
 # What a worker refuses before it trains; test_tuning.py shows how such an error arrives.

@@ -124,7 +124,7 @@ def test_weights_of_another_method_do_not_go_back(base: Base) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_dropout_is_on_for_full_fine_tuning_alone(base: Base, method: str) -> None:
+def test_the_bases_own_dropout_is_on_for_full_fine_tuning_alone(base: Base, method: str) -> None:
     settings = METHODS[method]
     tuned = tuned_by(base, method)
     train_mode(tuned, settings)
@@ -133,6 +133,22 @@ def test_dropout_is_on_for_full_fine_tuning_alone(base: Base, method: str) -> No
     assert same == (method != "full" or not has_dropout)
     train_mode(tuned, Full(rate=1e-3, dropout=False))
     assert torch.equal(tuned(*ROWS), tuned(*ROWS))
+
+
+@pytest.mark.parametrize("method", ["p-tuning-v2", "prompt-tuning", "lora"])
+def test_a_methods_own_dropout_is_on_while_it_trains(base: Base, method: str) -> None:
+    settings = METHODS[method].model_copy(update={"dropout": 0.5})
+    tuned = tune(base, settings, linear_head(base, 3, 0), 0)
+    with torch.no_grad():
+        for _, parameter in tuned.trained():
+            parameter.add_(torch.randn_like(parameter) * 0.1)  # LoRA starts as nothing
+    tuned.eval()
+    rested = tuned(*ROWS)
+    assert torch.equal(rested, tuned(*ROWS))
+    train_mode(tuned, settings)
+    assert not torch.equal(tuned(*ROWS), tuned(*ROWS))
+    tuned.eval()
+    assert torch.equal(rested, tuned(*ROWS))
 
 
 def test_lora_can_be_told_where(llama_folder: Path, gpt2_folder: Path) -> None:
