@@ -17,7 +17,7 @@ from pipelines.digests import canonical_json, digest_file, digest_files, digest_
 from pipelines.errors import BaseModelError, NotInStore
 from pipelines.recipe import BasePin
 from pipelines.store.store import Store
-from pipelines.store.trees import object_key, tree_key
+from pipelines.store.trees import object_key, save_file, tree_key
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def _mirror(store: Store, pin: BasePin, source: str, folder: Path) -> PinnedBase
     files, versions, size = {}, {}, 0
     for path in folder_files(folder):
         name = path.relative_to(folder).as_posix()
-        files[name] = digest_file(path)
+        files[name] = save_file(store, path)
         size += path.stat().st_size
-        if not store.has(object_key(files[name])) and (version := store.upload(object_key(files[name]), path)):
+        if version := store.version(object_key(files[name])):
             versions[name] = version
     base = PinnedBase(pin.name, digest_files(files), files, source, size, versions)
     store.write(tree_key(base.digest), canonical_json({"files": files}))

@@ -81,7 +81,7 @@ def _non_inferior(gate: NonInferiority, gates: Gates, scores: Mapping[str, Score
     """Whether the prompt trails `gate.to` by less than the margin."""
     name = f"non-inferior to {gate.to}"
     if gate.to == "champion" and "champion" not in scores:
-        return GateResult(name, "passed", None, None, None, None, "there is no champion yet")
+        return GateResult(name, "passed", None, None, None, None, "there is no champion on these labels yet")
     if missing := {"prompt", gate.to} - set(scores):
         raise DataError(
             f"The gate {name!r} needs the scores of {listed(missing)}; there are those of {listed(scores)}."

@@ -68,14 +68,19 @@ class LocalStore:
                 ) from error
             _flush_folder(path.parent)
 
-    def upload(self, key: str, path: Path) -> str | None:
-        """Put a file under `key`, replacing what was there; None, because a folder keeps no versions."""
+    def upload(self, key: str, path: Path) -> None:
+        """Put a file under `key`, replacing what was there."""
         try:
             source = path.open("rb")
         except OSError as error:
             raise StoreError(f"Cannot read {str(path)!r} to put it under {key!r}: {error.strerror}.") from error
         with source, replacing(self._path(key)) as target:
             shutil.copyfileobj(source, target, _CHUNK_BYTES)
+
+    def version(self, key: str) -> str | None:
+        """None, because a folder keeps no versions. Raises `NotInStore`."""
+        if not self.has(key):
+            raise NotInStore(f"Nothing lies under {key!r} in {self.uri}.")
         return None
 
     def download(self, key: str, path: Path) -> None:

@@ -77,8 +77,8 @@ class S3Store:
                 self._probe()
         self._put_if_absent(key, data)
 
-    def upload(self, key: str, path: Path) -> str | None:
-        """Put a file under `key`, replacing what was there; the version id where the bucket keeps versions."""
+    def upload(self, key: str, path: Path) -> None:
+        """Put a file under `key`, replacing what was there."""
         name = self._name(key)
         try:
             with path.open("rb") as file:
@@ -89,8 +89,11 @@ class S3Store:
                     self._client.upload_fileobj(file, self.bucket, name, ExtraArgs=extra, Config=self._transfer)
         except OSError as error:
             raise StoreError(f"Cannot read {str(path)!r} to put it under {key!r}: {error.strerror}.") from error
+
+    def version(self, key: str) -> str | None:
+        """The bucket's own id of what lies under `key`, where it keeps versions. Raises `NotInStore`."""
         with self._errors_about(key):
-            version: str | None = self._client.head_object(Bucket=self.bucket, Key=name).get("VersionId")
+            version: str | None = self._client.head_object(Bucket=self.bucket, Key=self._name(key)).get("VersionId")
         return None if version == "null" else version
 
     def download(self, key: str, path: Path) -> None:
@@ -102,8 +105,7 @@ class S3Store:
     def has(self, key: str) -> bool:
         """Whether something lies under `key`."""
         try:
-            with self._errors_about(key):
-                self._client.head_object(Bucket=self.bucket, Key=self._name(key))
+            self.version(key)
         except NotInStore:
             return False
         return True

@@ -43,8 +43,12 @@ class Store(Protocol):
         """Put `data` under `key` only if nothing is there. Raises `AlreadyInStore`: exactly one of many racers wins."""
         ...
 
-    def upload(self, key: str, path: Path) -> str | None:
-        """Put a file under `key`, replacing what was there; the object's version id where the store keeps versions."""
+    def upload(self, key: str, path: Path) -> None:
+        """Put a file under `key`, replacing what was there."""
+        ...
+
+    def version(self, key: str) -> str | None:
+        """The store's own id of what lies under `key`, where it keeps versions. Raises `NotInStore`."""
         ...
 
     def download(self, key: str, path: Path) -> None:

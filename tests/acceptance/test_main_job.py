@@ -124,7 +124,7 @@ class TestFirstRun:
         assert lora["name"] == "non-inferior to lora" and lora["low"] > lora["threshold"] == -40
         ahead = 100 * (found["scores"]["prompt"]["accuracy"] - found["scores"]["lora"]["accuracy"])
         assert lora["estimate"] == pytest.approx(ahead, abs=1e-3)
-        assert champion["reason"] == "there is no champion yet"
+        assert champion["reason"] == "there is no champion on these labels yet"
         assert size["estimate"] == found["scores"]["prompt"]["artifact_bytes"] and size["threshold"] == 20_000
         assert parameters["estimate"] == found["scores"]["prompt"]["trainable_params"]
 

@@ -68,7 +68,7 @@ def test_without_a_champion_its_gate_is_passed(answered: Answered) -> None:
     verdict = judge(gates(("champion", 1)), {"prompt": answered([True])}, {}, seed=0)
     (gate,) = verdict.gates
     assert (gate.verdict, gate.estimate, gate.low, gate.high, gate.threshold) == ("passed", None, None, None, None)
-    assert verdict.reason == "passed: there is no champion yet"
+    assert verdict.reason == "passed: there is no champion on these labels yet"
 
 
 @pytest.mark.parametrize(("size", "verdict"), [(999, "passed"), (1000, "passed"), (1001, "refused")])

@@ -53,7 +53,7 @@ RECORD: dict[str, Any] = {
             "low": None,
             "high": None,
             "threshold": None,
-            "reason": "there is no champion yet",
+            "reason": "there is no champion on these labels yet",
         },
     ],
     "seconds": {"train": 500.25},
@@ -100,7 +100,7 @@ def test_the_page_tells_the_whole_run() -> None:
     page = markdown(RECORD)
     assert page.startswith("# tickets, version 3: refused\n\nRefused: 6.1 points behind full fine-tuning.\n")
     assert "| Soft prompt | 83.3 | 81.0 | 85.2 | 7,712 | 31,200 | 81.2 |" in page
-    assert "| non-inferior to champion | passed | there is no champion yet |" in page
+    assert "| non-inferior to champion | passed | there is no champion on these labels yet |" in page
     assert "3,000 rows arrived: 40 in quarantine, 2 dropped as leaks; used: 2,000 train, 580 test." in page
     assert "| train | 500.2 |" in page
     assert "- Prompt: `bbbbbbbbbbbb`" in page

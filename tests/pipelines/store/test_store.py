@@ -102,7 +102,8 @@ def test_what_is_deleted_is_gone(store: Store) -> None:
 def test_files_travel_whole(store: Store, tmp_path: Path, size_bytes: int) -> None:
     source, target = tmp_path / "source", tmp_path / "new folder" / "target"
     source.write_bytes(os.urandom(size_bytes))
-    version = store.upload("objects/ab/file", source)
+    store.upload("objects/ab/file", source)
+    version = store.version("objects/ab/file")
     store.download("objects/ab/file", target)
     assert digest_file(target) == digest_file(source)
     assert [path.name for path in target.parent.iterdir()] == ["target"]
@@ -134,6 +135,7 @@ def test_a_key_that_leaves_the_store_is_refused(store: Store, tmp_path: Path) ->
     calls: list[Callable[[str], object]] = [
         store.read,
         store.has,
+        store.version,
         store.delete,
         lambda key: store.write(key, b""),
         lambda key: store.create(key, b""),

@@ -102,7 +102,7 @@ def test_the_best_epoch_is_the_one_kept(base: Base, rows: dict[str, Rows]) -> No
     tuned, went = trained(base, METHODS["p-tuning-v2"], {**rows, "validation": wrong}, report=news.append)
     kept = went.epochs[went.best_epoch - 1]
     assert kept == best_of(went.epochs) and went.best_epoch < len(went.epochs)
-    assert validate(tuned, wrong, SHARED) == (kept.validation_accuracy, kept.validation_loss)
+    assert validate(tuned, wrong, SHARED, base.device) == (kept.validation_accuracy, kept.validation_loss)
     told = [line for line in news if "validation_loss" in line]
     assert [line["epoch"] for line in told] == [1, 2, 3, 4] and told[-1]["step"] == told[-1][
         "steps"
@@ -167,9 +167,25 @@ def test_logits_come_in_the_rows_order_and_validation_agrees_with_them(base: Bas
     tuned, _ = trained(base, HeadOnly(rate=0.1, epochs=1), rows)
     logits = logits_of(tuned, rows["validation"], 7)
     for row in (0, 13, 59):
-        ids, mask, _ = rows["validation"].batch(np.array([row]), base.device)
-        assert torch.allclose(tuned(ids, mask)[0], logits[row], atol=1e-5)
+        inputs, _ = rows["validation"].batch(np.array([row]), base.device)
+        assert torch.allclose(tuned(*inputs)[0], logits[row], atol=1e-5)
     labels = torch.from_numpy(rows["validation"].labels)
-    accuracy, loss = validate(tuned, rows["validation"], SHARED)
+    accuracy, loss = validate(tuned, rows["validation"], SHARED, base.device)
     assert accuracy == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-5)
+
+
+def test_a_head_over_kept_features_is_the_head_that_the_base_would_give(
+    base: Base, rows: dict[str, Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    run = Tuned.features
+    monkeypatch.setattr(Tuned, "features", lambda *inputs: calls.append(len(inputs[1])) or run(*inputs))
+    settings = HeadOnly(rate=0.1, epochs=3)
+    once, _ = trained(base, settings, rows)
+    assert sum(calls) == len(rows["train"]) + len(rows["validation"])
+    monkeypatch.setattr("pipelines.training.loop.only_head", lambda tuned: False)
+    always, _ = trained(base, settings, rows)
+    assert sum(calls) == 4 * (len(rows["train"]) + len(rows["validation"]))
+    for name, parameter in once.trained():
+        assert torch.allclose(parameter, dict(always.trained())[name], atol=1e-5)
