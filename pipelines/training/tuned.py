@@ -82,7 +82,9 @@ def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int) 
         case Prompt():
             return Tuned(base, new_prompt(base, settings, seed), head).to(base.device)
         case Lora():
-            return Tuned(_with_lora(copy.deepcopy(base), settings), None, head).to(base.device)
+            with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
+                torch.manual_seed(seed)
+                return Tuned(_with_lora(copy.deepcopy(base), settings), None, head).to(base.device)
         case Full():
             tuned = Tuned(copy.deepcopy(base), None, head).to(base.device)
             tuned.backbone.requires_grad_(True)
