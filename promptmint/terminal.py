@@ -71,11 +71,11 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         f"challenger {status['challenger'] or 'none'}"
     )
     rows = [
-        [str(entry["sequence"]), entry["at"][:19], entry["action"], str(entry["version"]), _coloured(entry["verdict"]),
-         escape(entry["who"]), escape(entry["why"])]
+        [entry["at"][:16].replace("T", " "), f"{entry['action']} {entry['version']}", _coloured(entry["verdict"]),
+         escape(f"{entry['who']}: {entry['why']}")]
         for entry in status["history"]
     ]  # fmt: skip
-    console.print(_table("History", ("#", "When (UTC)", "What", "Version", "Verdict", "Who", "Why"), rows))
+    console.print(_table("History", ("When (UTC)", "What, version", "Verdict", "Who, why"), rows))
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

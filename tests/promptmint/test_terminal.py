@@ -62,7 +62,7 @@ def test_a_status_tells_every_entry_as_it_was_written(console: Console) -> None:
              "verdict": "passed", "who": "ada", "why": "[bold]because[/bold]"}  # fmt: skip
     show_status(console, {"name": "tickets", "champion": 2, "challenger": None, "history": [entry]})
     assert "tickets: champion 2, challenger none" in text(console)
-    for cell in ("2026-01-02T03:04:05", "promoted", "passed", "ada", "[bold]because[/bold]"):
+    for cell in ("2026-01-02 03:04", "promoted 2", "passed", "ada: [bold]because[/bold]"):
         assert cell in text(console)
 
 
