@@ -118,7 +118,7 @@ class Method(Section):
     epochs: int | None = Field(None, ge=1)
 
 
-OWN_KEYS = {  # what a prompt method has beside the keys of all of them
+OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the keys of all of them
     "prompt-tuning": (),
     "p-tuning": ("encoder", "hidden"),
     "p-tuning-v2": (),

@@ -51,11 +51,11 @@ def start_ids(tokenizer: Any, settings: Prompt, words: Sequence[str]) -> list[in
     """
     if settings.init not in ("labels", "text"):
         return []
-    text = settings.init_text or "" if settings.init == "text" else " " + " ".join(words)
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if not text.strip() or set(ids) <= {tokenizer.unk_token_id}:
+    written = settings.init_text or "" if settings.init == "text" else " " + " ".join(words)
+    ids: list[int] = tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"]
+    if not written.strip() or set(ids) <= {tokenizer.unk_token_id}:
         raise RecipeError(
-            f"prompt.init = {settings.init!r} cannot start from {text!r}: this base's vocabulary has no tokens for it. "
+            f"prompt.init = {settings.init!r} cannot start from {written!r}: this base has no tokens for it. "
             "Write words that the base knows into prompt.init_text, or choose another start."
         )
     return ids

@@ -74,7 +74,7 @@ KEY_VALUE_INITS = {
     "labels": initialisation.text_keys,
     "text": initialisation.text_keys,
 }
-# A token that comes twice would give two equal rows, and equal keys and values, which no gradient ever tells apart.
+# No text: a token that comes twice would make two equal rows, hence keys and values with equal gradients for ever.
 PREFIX_INITS = {name: TABLE_INITS[name] for name in ("random", "vocabulary", "prior")}
 SUPERPOSITION_INITS = {
     "random": initialisation.superposition,

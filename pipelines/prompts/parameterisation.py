@@ -75,8 +75,8 @@ class Prefix(nn.Module):
 class Residual(nn.Module):
     """A table E [P, d], and what a small network shared by its rows adds to each of them.
 
-    e_i + LayerNorm(W_up ReLU(W_down e_i)): without biases the width of E has no say in what is added. Razdaibiedina et
-    al., "Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization", Findings of ACL 2023.
+    e_i + LayerNorm(W_up ReLU(W_down e_i)): without biases the scale of E hardly decides what is added. Razdaibiedina
+    et al., "Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization", Findings of ACL 2023.
     """
 
     def __init__(self, table: Tensor, bottleneck: int) -> None:

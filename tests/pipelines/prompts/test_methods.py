@@ -66,14 +66,15 @@ def test_a_seed_decides_the_start(base: Base, method: str, init: str) -> None:
 
 
 def test_tables_layers_and_head_draw_from_streams_of_their_own(base: Base) -> None:
-    prompt = prompt_of(base, 1, "p-tuning", tokens=4, hidden=32, init_scale=1.0)
+    prompt = prompt_of(base, 1, "p-tuning", tokens=4, encoder="mlp", init_scale=1.0)
     assert isinstance(prompt, Encoded)
     for seed in (1, 2):
         drawn = torch.randn(4, 32, generator=torch.Generator().manual_seed(seed))
         assert torch.equal(prompt.table, drawn) == (seed == 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        assert not torch.equal(prompt.mlp[0].weight, nn.Linear(32, 32).weight)
+    for seed in (1, 2, 3):  # 1 drew the table, 2 draws the head
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            assert torch.equal(prompt.mlp[0].weight, nn.Linear(32, 6).weight) == (seed == 3)
 
 
 def test_every_method_of_a_recipe_has_a_preset() -> None:
