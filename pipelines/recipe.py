@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from .digests import digest_json
 from .errors import RecipeError, listed
@@ -109,14 +118,55 @@ class Method(Section):
     epochs: int | None = Field(None, ge=1)
 
 
-class Prompt(Method):
-    """`[prompt]`: the soft prompt that is minted."""
+OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the keys of all of them
+    "prompt-tuning": (),
+    "p-tuning": ("encoder", "hidden"),
+    "p-tuning-v2": (),
+    "prefix-tuning": ("hidden",),
+    "residual": ("bottleneck",),
+    "superpos": ("basis",),
+}
 
-    method: Literal["prompt-tuning", "p-tuning-v2"]
+
+class Prompt(Method):
+    """`[prompt]`: the soft prompt that is minted.
+
+    A key of another method is refused, and is left out of the digest and of the artifact.
+    """
+
+    method: Literal["prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning", "residual", "superpos"]
     tokens: int = Field(ge=1)
-    init: Literal["random", "vocabulary"] = "random"
-    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start
+    init: Literal["random", "vocabulary", "labels", "text", "prior"] = "random"
+    init_text: str | None = None  # init = "text": repeated or cut to as many tokens as the prompt has
+    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start; where an encoder reads it, 1.0
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
+    encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
+    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer
+    bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
+    basis: int = Field(128, ge=1)  # token embeddings that every vector of the prompt is a superposition of
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoders_read_wide_tables(cls, given: Any) -> Any:
+        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning")
+        return {"init_scale": 1.0, **given} if wide else given
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Prompt:
+        if strange := self._of_other_methods() & self.model_fields_set:
+            own = f"it has {listed(OWN_KEYS[self.method])}" if OWN_KEYS[self.method] else "it has none of its own"
+            raise ValueError(f"{self.method} has no key {listed(strange)}; beside the keys of every method {own}")
+        if (self.init == "text") != (self.init_text is not None):
+            raise ValueError("init_text belongs to init = 'text', and that start needs it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        absent = self._of_other_methods() | ({"init_text"} if self.init_text is None else set())
+        return {key: value for key, value in dump(self).items() if key not in absent}
+
+    def _of_other_methods(self) -> set[str]:
+        return {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[self.method])
 
 
 class Lora(Method):

@@ -135,9 +135,11 @@ class Minted:
 
 @pytest.fixture(scope="session")
 def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
-    """Mints a prompt on a base without training it: `mint_on(base_folder, method="p-tuning-v2", words=None)`."""
+    """Mints a prompt on a base at its start: `mint_on(base_folder, method="p-tuning-v2", words=None, **settings)`."""
 
-    def mint_on(base_folder: Path, method: str = "p-tuning-v2", words: tuple[str, str] | None = None) -> Minted:
+    def mint_on(
+        base_folder: Path, method: str = "p-tuning-v2", words: tuple[str, str] | None = None, **more: Any
+    ) -> Minted:
         import torch
         from transformers import AutoTokenizer
 
@@ -147,14 +149,15 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
         from pipelines.prompts.verbaliser import label_word_ids
         from pipelines.recipe import Head, Optimisation, Prompt
         from pipelines.training.job import TrainJob
-        from pipelines.training.tuned import linear_head, tune
+        from pipelines.training.tuned import linear_head, train_mode, tune
 
-        settings = Prompt(method=method, tokens=4, rate=0.1, init_scale=1.0)
+        settings = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1, "init_scale": 1.0, **more})
         base = load_base(base_folder)
         head = linear_head(base, len(LABELS), seed=5)
         if words is not None:
             head = {"word_ids": torch.tensor(label_word_ids(AutoTokenizer.from_pretrained(base_folder), words))}
-        tuned = tune(base, settings, head, seed=5).eval()
+        tuned = tune(base, settings, head, seed=5)
+        train_mode(tuned, settings)  # minting itself puts the dropout off
         files = {path.name: digest_file(path) for path in base_folder.iterdir()}
         card = {
             "base": {"name": base_folder.name, "digest": digest_files(files), "files": files},

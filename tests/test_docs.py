@@ -17,7 +17,8 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from pipelines import errors
-from pipelines.recipe import Recipe, Section
+from pipelines.prompts.methods import PRESETS
+from pipelines.recipe import OWN_KEYS, Recipe, Section
 from pipelines.training.compute import Compute
 from promptmint.cli import app
 
@@ -227,6 +228,15 @@ def test_the_reference_has_every_key_with_its_default(heading: str) -> None:
     for key, row in zip(keys, rows, strict=True):
         assert default_of(fields[key]) in (None, row[2]), key
         assert row[3], key
+
+
+def test_the_reference_has_every_method_with_its_keys_and_starts() -> None:
+    parts = sections(ROOT / "docs" / "reference" / "recipe.md")["[prompt]"].split("\n\n")
+    methods, starts = (table(part) for name in ("method", "start") for part in parts if part.startswith(f"| {name} |"))
+    assert {quoted(row[0])[0]: tuple(quoted(row[3])) for row in methods} == OWN_KEYS
+    documented = {quoted(row[0])[0]: quoted(row[4]) for row in methods}
+    assert documented == {name: list(preset.inits) for name, preset in PRESETS.items()}
+    assert [quoted(row[0])[0] for row in starts] == list(PRESETS["prompt-tuning"].inits)
 
 
 def test_the_reference_names_no_other_section_and_every_key_of_a_profile() -> None:

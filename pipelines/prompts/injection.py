@@ -26,8 +26,8 @@ def key_value_shapes(base: Base, tokens: int) -> Shapes:
     layers = {(layer.kv_heads, layer.head_width) for layer in base.layers}
     if len(layers) != 1:
         raise RecipeError(
-            f"p-tuning-v2 needs attention layers of one shape; this base has (heads, width) {sorted(layers)!r}. "
-            "Use method = 'prompt-tuning'."
+            "A prompt of keys and values needs attention layers of one shape; this base has (heads, width) "
+            f"{sorted(layers)!r}. Use method = 'prompt-tuning'."
         )
     shape = (len(base.layers), base.layers[0].kv_heads, tokens, base.layers[0].head_width)
     return {"keys": shape, "values": shape}

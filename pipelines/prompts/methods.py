@@ -1,5 +1,8 @@
 """The methods by name: each is a parameterisation x an injection, with the starts that make sense for it.
 
+P prompt tokens, T text positions, d hidden width, L layers, H_kv key/value heads of width d_h; the recipe's `hidden` m,
+`bottleneck` b and `basis` k.
+
 prompt-tuning (Lester, Al-Rfou, Constant, "The Power of Scale for Parameter-Efficient Prompt Tuning", EMNLP 2021):
     a table E [P, d] stands before the token embeddings X [T, d]; the base reads [E; X]. Trains P * d numbers.
 
@@ -8,53 +11,124 @@ Tasks", ACL 2022):
     in each layer l, attention reads [K_l; K(X)] and [V_l; V(X)] where K_l, V_l [H_kv, P, d_h] are trained directly.
     Trains 2 * L * P * H_kv * d_h numbers.
 
-Both train their head with them: a linear one over the pooled hidden states, or none where label words are scored.
+p-tuning (Liu et al., "GPT Understands, Too", AI Open 2023, first 2021):
+    a table [P, d] runs through a bidirectional LSTM of two layers and an MLP, or through the MLP alone; what comes out,
+    [P, d], stands before the text. With n = d, or with the LSTM n = 2h, h = m / 2 rounded up, trains
+    P * d + (n + 1) * m + (m + 1) * d numbers, and the LSTM's 2 * (4h * (d + h + 2) + 4h * (2h + h + 2)).
+
+prefix-tuning (Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", ACL 2021):
+    a table [P, d] runs through Linear(d, m), tanh, Linear(m, 2 * L * H_kv * d_h); each row becomes one token's keys and
+    values in every layer. Trains P * d + (d + 1) * m + (m + 1) * 2 * L * H_kv * d_h numbers.
+
+residual (Razdaibiedina et al., "Residual Prompt Tuning", Findings of ACL 2023):
+    e_i + LayerNorm(W_up ReLU(W_down e_i)) for each row of a table E [P, d] stands before the text.
+    Trains P * d + 2 * d * b + 2 * d numbers.
+
+superpos (SadraeiJavaeri et al., "SuperPos-Prompt", ENLSP workshop at NeurIPS 2024):
+    p_i = (F + D_i)^T w_i stands before the text: sums of k frozen token embeddings F [k, d] with weights w_i and
+    changes D_i. Trains P * k + P * k * d numbers.
+
+What the encoders of the last four give is constant once they are trained: an artifact holds that, P * d numbers or
+2 * L * P * H_kv * d_h, and not the encoder.
+
+All train their head with them: a linear one over the pooled hidden states, or none where label words are scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipelines.errors import RecipeError, listed
 from pipelines.inference.forward import Base
 from pipelines.prompts import initialisation
+from pipelines.prompts.initialisation import Origin, Tensors
 from pipelines.prompts.injection import Shapes, input_shapes, key_value_shapes
-from pipelines.prompts.parameterisation import Direct, Dropout
+from pipelines.prompts.parameterisation import Direct, Dropout, Encoded, Prefix, Residual, Superposition
 from pipelines.recipe import Prompt
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named method: what is trained, where it enters, and how it may start."""
+    """A named method: what is trained, where it starts, and where it enters."""
 
-    parameterisation: Callable[[dict[str, Tensor]], nn.Module]
-    shapes: Callable[[Base, int], Shapes]
-    inits: dict[str, Callable[[Base, Shapes, float, torch.Generator], dict[str, Tensor]]]
+    parameterisation: Callable[[Base, Prompt, Tensors], nn.Module]  # from the start
+    shapes: Callable[[Base, int], Shapes]  # of what starts at random
+    inits: Mapping[str, Callable[[Origin], Tensors]]
     described: dict[str, str]  # what an artifact says of it
 
 
+TABLE_INITS = {
+    "random": initialisation.random,
+    "vocabulary": initialisation.vocabulary,
+    "labels": initialisation.text,
+    "text": initialisation.text,
+    "prior": initialisation.prior,
+}
+KEY_VALUE_INITS = {
+    "random": initialisation.random,
+    "vocabulary": initialisation.vocabulary_keys,
+    "labels": initialisation.text_keys,
+    "text": initialisation.text_keys,
+}
+# No text: a token that comes twice would make two equal rows, hence keys and values with equal gradients for ever.
+PREFIX_INITS = {name: TABLE_INITS[name] for name in ("random", "vocabulary", "prior")}
+SUPERPOSITION_INITS = {
+    "random": initialisation.superposition,
+    "vocabulary": initialisation.superposition_vocabulary,
+}
+INPUT = {"injection": "input", "place": "before the text"}
+KEY_VALUE = {"injection": "key-value", "place": "before the text, in every layer"}
+
 PRESETS = {
     "prompt-tuning": Preset(
-        Direct,
+        lambda base, settings, start: Direct(start),
         input_shapes,
-        {"random": initialisation.random, "vocabulary": initialisation.vocabulary},
-        {"parameterisation": "direct", "injection": "input", "place": "before the text"},
+        TABLE_INITS,
+        {"parameterisation": "direct", **INPUT},
+    ),
+    "p-tuning": Preset(
+        lambda base, settings, start: Encoded(start["embeddings"], settings.hidden, settings.encoder == "lstm"),
+        input_shapes,
+        TABLE_INITS,
+        {"parameterisation": "encoder", **INPUT},
     ),
     "p-tuning-v2": Preset(
-        Direct,
+        lambda base, settings, start: Direct(start),
         key_value_shapes,
-        {"random": initialisation.random, "vocabulary": initialisation.vocabulary_keys},
-        {"parameterisation": "direct", "injection": "key-value", "place": "before the text, in every layer"},
+        KEY_VALUE_INITS,
+        {"parameterisation": "direct", **KEY_VALUE},
+    ),
+    "prefix-tuning": Preset(
+        lambda base, settings, start: Prefix(
+            start["embeddings"], settings.hidden, key_value_shapes(base, settings.tokens)["keys"]
+        ),
+        input_shapes,
+        PREFIX_INITS,
+        {"parameterisation": "encoder", **KEY_VALUE},
+    ),
+    "residual": Preset(
+        lambda base, settings, start: Residual(start["embeddings"], settings.bottleneck),
+        input_shapes,
+        TABLE_INITS,
+        {"parameterisation": "residual", **INPUT},
+    ),
+    "superpos": Preset(
+        lambda base, settings, start: Superposition(**start),
+        input_shapes,
+        SUPERPOSITION_INITS,
+        {"parameterisation": "superposition", **INPUT},
     ),
 }
 
 
-def new_prompt(base: Base, settings: Prompt, seed: int) -> nn.Module:
+def new_prompt(base: Base, settings: Prompt, seed: int, text: Sequence[int] = ()) -> nn.Module:
     """A module whose forward gives the tensors to inject, at its seeded start.
+
+    `text` holds the token ids to start from, where the start is a text: see `initialisation.start_ids`.
 
     Raises:
         RecipeError: a start that the method has not, or more tokens than the base's context holds.
@@ -70,6 +144,8 @@ def new_prompt(base: Base, settings: Prompt, seed: int) -> nn.Module:
             f"prompt.tokens = {settings.tokens} leaves no room for text: the base reads {context} positions."
         )
     generator = torch.Generator().manual_seed(seed)
-    start = preset.inits[settings.init](base, preset.shapes(base, settings.tokens), settings.init_scale, generator)
-    prompt = preset.parameterisation(start)
+    start = preset.inits[settings.init](Origin(base, settings, preset.shapes(base, settings.tokens), text, generator))
+    with torch.random.fork_rng(devices=[]):  # PyTorch draws the start of an encoder's layers from the global state
+        torch.manual_seed(seed + 2)  # a stream of its own: `seed` drew the table, `seed + 1` draws the head
+        prompt = preset.parameterisation(base, settings, start)
     return Dropout(prompt, settings.dropout, seed) if settings.dropout else prompt

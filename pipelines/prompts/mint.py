@@ -26,12 +26,13 @@ def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: T
 
     Args:
         folder: empty.
-        tuned: the base with the trained prompt.
+        tuned: the base with the trained prompt; put into eval mode, so that what is folded has no dropout.
         settings: what was trained.
         base_folder: where the tokenizer lies.
         job: what was asked for; its `card` names base, data and recipe by digest.
     """
     assert tuned.prompt is not None
+    tuned.eval()
     tensors = {name: tensor.detach() for name, tensor in tuned.prompt().items()}
     head = {name: tensor.detach() for name, tensor in tuned.head_tensors().items()}
     card = {

@@ -1,4 +1,11 @@
-"""What is trained: modules that give a prompt's tensors, and end folded into plain ones."""
+"""What is trained: modules that give a prompt's tensors, and end folded into plain ones.
+
+Each module's forward takes nothing and gives the tensors to inject, by the names of `injection.py`. Encoders are used
+while training only: an artifact holds what they gave, never them. Their layers start as PyTorch starts them.
+
+Shapes: P prompt tokens, d hidden width of the base, m hidden width of an encoder, L layers, H_kv key/value heads of
+width d_h.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +24,96 @@ class Direct(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """The tensors to inject, by the names of `injection.py`."""
         return dict(self.named_parameters())
+
+
+class Encoded(nn.Module):
+    """A table E [P, d] through a bidirectional LSTM and an MLP, or through the MLP alone, to embeddings [P, d].
+
+    MLP(h) = W_2 ReLU(W_1 h + b_1) + b_2, where h is a row of E, or what the LSTM says at its place: two layers, m / 2
+    numbers each way, rounded up. Liu et al., "GPT Understands, Too", AI Open 2023 (first 2021), on its prompt encoder.
+    """
+
+    def __init__(self, table: Tensor, hidden: int, recurrent: bool) -> None:
+        super().__init__()
+        width = table.shape[1]
+        each_way = -(-hidden // 2)
+        self.table = nn.Parameter(table)
+        self.lstm = nn.LSTM(width, each_way, num_layers=2, bidirectional=True) if recurrent else None
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * each_way if recurrent else width, hidden), nn.ReLU(), nn.Linear(hidden, width)
+        )
+
+    def forward(self) -> dict[str, Tensor]:
+        """`embeddings` [P, d]."""
+        states = self.table if self.lstm is None else self.lstm(self.table)[0]
+        return {"embeddings": self.mlp(states)}
+
+
+class Prefix(nn.Module):
+    """A table E [P, d] through an MLP to the keys and values of every layer.
+
+    Row i of E becomes W_2 tanh(W_1 e_i + b_1) + b_2, which is its 2 * L * H_kv * d_h keys and values. Li and Liang,
+    "Prefix-Tuning", ACL 2021, section 4.3; as in their published code the table is as wide as the base.
+    """
+
+    def __init__(self, table: Tensor, hidden: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape  # L, H_kv, P, d_h
+        layers, heads, _, width = shape
+        self.table = nn.Parameter(table)
+        self.mlp = nn.Sequential(
+            nn.Linear(table.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 2 * layers * heads * width)
+        )
+
+    def forward(self) -> dict[str, Tensor]:
+        """`keys` and `values` [L, H_kv, P, d_h]."""
+        layers, heads, tokens, width = self.shape
+        both = self.mlp(self.table).view(tokens, 2, layers, heads, width).permute(1, 2, 3, 0, 4)
+        return {"keys": both[0], "values": both[1]}
+
+
+class Residual(nn.Module):
+    """A table E [P, d], and what a small network shared by its rows adds to each of them.
+
+    e_i + LayerNorm(W_up ReLU(W_down e_i)): without biases the scale of E hardly decides what is added. Razdaibiedina
+    et al., "Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization", Findings of ACL 2023.
+    """
+
+    def __init__(self, table: Tensor, bottleneck: int) -> None:
+        super().__init__()
+        width = table.shape[1]
+        self.table = nn.Parameter(table)
+        self.network = nn.Sequential(
+            nn.Linear(width, bottleneck, bias=False),
+            nn.ReLU(),
+            nn.Linear(bottleneck, width, bias=False),
+            nn.LayerNorm(width),
+        )
+
+    def forward(self) -> dict[str, Tensor]:
+        """`embeddings` [P, d]."""
+        return {"embeddings": self.table + self.network(self.table)}
+
+
+class Superposition(nn.Module):
+    """Vectors that are weighted sums of k token embeddings F [k, d], each with changes of its own to them.
+
+    p_i = (F + D_i)^T w_i, no softmax over w_i; trained are w_i [k] and D_i [k, d], which starts at zero, while F is
+    frozen. SadraeiJavaeri et al., "SuperPos-Prompt: Enhancing Soft Prompt Tuning of Language Models with Superposition
+    of Multi Token Embeddings", ENLSP workshop at NeurIPS 2024.
+    """
+
+    basis: Tensor
+
+    def __init__(self, basis: Tensor, weights: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("basis", basis)
+        self.weights = nn.Parameter(weights)
+        self.changes = nn.Parameter(torch.zeros(len(weights), *basis.shape))
+
+    def forward(self) -> dict[str, Tensor]:
+        """`embeddings` [P, d]."""
+        return {"embeddings": torch.einsum("pk,pkd->pd", self.weights, self.basis + self.changes)}
 
 
 class Dropout(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,17 +70,18 @@ class Tuned(nn.Module):
                 parameter.copy_(weights[name])
 
 
-def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int) -> Tuned:
+def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, start_ids: Sequence[int] = ()) -> Tuned:
     """A base made ready to be tuned by a method, at its seeded start.
 
-    The base itself is left alone: LoRA and full fine-tuning work on copies.
+    The base itself is left alone: LoRA and full fine-tuning work on copies. `start_ids` is the text that a soft prompt
+    starts from, where its recipe names one.
 
     Raises:
         RecipeError: the method cannot be had on this base.
     """
     match settings:
         case Prompt():
-            return Tuned(base, new_prompt(base, settings, seed), head).to(base.device)
+            return Tuned(base, new_prompt(base, settings, seed, start_ids), head).to(base.device)
         case Lora():
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
                 torch.manual_seed(seed)

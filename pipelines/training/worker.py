@@ -29,6 +29,7 @@ from pipelines.digests import canonical_json, digest_bytes
 from pipelines.errors import BaseModelError, PromptmintError, RecipeError, TrainingError
 from pipelines.inference.forward import Base, load_base
 from pipelines.prompts.artifact import read_prompt
+from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import label_word_ids
 from pipelines.recipe import Head, Prompt
@@ -71,7 +72,8 @@ def _end_with_launcher(lock: Path) -> None:
 
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
-    tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
+    head = _head(job.head, job.labels, base, base_folder, job.seed)
+    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder))
     rows, validation = read_rows(job.train), read_rows(job.validation)
     went = train(tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news))
     if _rank() != 0:
@@ -129,6 +131,13 @@ def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, se
         )
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     return {"word_ids": torch.tensor(label_word_ids(tokenizer, head.words))}
+
+
+def _start_ids(job: TrainJob, settings: Any, base_folder: Path) -> list[int]:
+    """The text that a soft prompt starts from as token ids; none where it starts from no text."""
+    if not isinstance(settings, Prompt):
+        return []
+    return start_ids(AutoTokenizer.from_pretrained(base_folder), settings, job.head.words or job.labels)
 
 
 def _digest_weights(base: Base) -> str:

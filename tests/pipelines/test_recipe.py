@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
 
 MINIMAL = """
 name = "tickets"
@@ -103,9 +103,13 @@ UNKNOWN = [
     ("", "sed = 1", "sed: unknown key. Known here: 'base', 'baselines', 'data'"),
     ("[base]", 'commit = "x"', "base.commit: unknown key. Known here: 'files', 'name', 'sources'."),
     ("[data]", 'txt = "x"', "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'path'"),
-    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'epochs', 'head_rate', 'init', 'init_scale', 'method'"),
+    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
     ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
-    ("[baselines.lora]", "r = 1", "baselines.lora.r: unknown key. Known here: 'alpha', 'epochs', 'head_rate', 'rank'"),
+    (
+        "[baselines.lora]",
+        "r = 1",
+        "baselines.lora.r: unknown key. Known here: 'alpha', 'dropout', 'epochs', 'head_rate'",
+    ),
     ("[baselines.zero_shot]", "x = 1", "baselines.zero_shot.x: unknown key. Known here: (none)."),
     ("[gates]", "margin = 1", "gates.margin: unknown key. Known here: 'budgets', 'confidence', 'non_inferior'"),
     (
@@ -155,7 +159,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ('[head]\nkind = "verbaliser"\nwords = ["one", "two"]', "", "zero_shot needs head.kind = 'verbaliser'"),
         ("[baselines.lora]\nrate = 0.1", "", "a gate compares with 'lora', but there is no [baselines.lora]"),
         ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'full' or 'champion'"),
-        ('method = "p-tuning-v2"', 'method = "magic"', "prompt.method: Input should be 'prompt-tuning' or 'p-tuning"),
+        ('method = "p-tuning-v2"', 'method = "magic"', "prompt.method: Input should be 'prompt-tuning', 'p-tuning'"),
         ('name = "tickets"', 'name = "Tickets!"', "name: String should match pattern"),
         ("a" * 64, "A" * 64, "base.files.config.json: String should match pattern"),
         ('sources = ["file://base"]', "sources = []", "base.sources: Tuple should have at least 1 item"),
@@ -181,7 +185,45 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
     assert "Cannot read the recipe" in refused(tmp_path)
 
 
+OTHER_METHODS = [(method, key) for method in OWN_KEYS for key in ("encoder", "hidden", "bottleneck", "basis")]
+
+
+@pytest.mark.parametrize(("method", "key"), OTHER_METHODS)
+def test_a_key_belongs_to_the_methods_that_read_it(write: Any, method: str, key: str) -> None:
+    text = MINIMAL.replace(
+        'method = "p-tuning-v2"', f'method = "{method}"\n{key} = ' + ('"mlp"' if key == "encoder" else "9")
+    )
+    if key in OWN_KEYS[method]:
+        assert load_recipe(write(text)).prompt.model_dump()[key] in (9, "mlp")
+        return
+    message = refused(write(text))
+    assert f"prompt: {method} has no key '{key}'; beside the keys of every method it has " in message
+    assert all(f"'{own}'" in message for own in OWN_KEYS[method])
+
+
+def test_an_encoders_table_starts_wide_unless_told_otherwise() -> None:
+    given = {"tokens": 4, "rate": 0.1}
+    scales = {method: Prompt.model_validate({"method": method, **given}).init_scale for method in OWN_KEYS}
+    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning") else 0.02 for method in OWN_KEYS}
+    assert Prompt.model_validate({"method": "p-tuning", "init_scale": 0.5, **given}).init_scale == 0.5
+
+
+@pytest.mark.parametrize("line", ['init_text = "x"', 'init = "text"', 'init = "labels"\ninit_text = "x"'])
+def test_a_text_to_start_from_and_its_start_go_together(write: Any, line: str) -> None:
+    assert "init_text belongs to init = 'text', and that start needs it" in refused(write(MINIMAL + line))
+    assert load_recipe(write(MINIMAL + 'init = "text"\ninit_text = "x"')).prompt.init_text == "x"
+
+
 # The digest.
+
+
+@pytest.mark.parametrize("method", OWN_KEYS)
+def test_a_prompt_says_all_that_its_method_reads_and_nothing_else(method: str) -> None:
+    prompt = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1})
+    everything = set(Prompt.model_fields) - {"init_text"}
+    others = {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[method])
+    assert set(prompt.model_dump(mode="json")) == everything - others
+    assert Prompt.model_validate(prompt.model_dump(mode="json")) == prompt
 
 
 def test_the_digest_knows_neither_description_nor_place(write: Any, tmp_path: Path) -> None:

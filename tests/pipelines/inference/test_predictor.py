@@ -19,13 +19,14 @@ from pipelines.inference import predictor as predictor_module
 from pipelines.inference.forward import padded
 from pipelines.inference.predictor import base_from_store, load_predictor
 from pipelines.prompts.artifact import read_proof
+from pipelines.prompts.methods import PRESETS
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import save_tree
 
 Mint = Callable[..., Any]
 WORDS = ("password", "invoice")
-KINDS = [(base, method, None) for base in ("bert", "gpt2", "llama") for method in ("prompt-tuning", "p-tuning-v2")]
-KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS)]
+KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in ("bert", "gpt2", "llama") for method in PRESETS]
+KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", WORDS)]
 
 
 @pytest.fixture

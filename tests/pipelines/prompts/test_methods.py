@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
+from torch import nn
 
 from pipelines.errors import RecipeError
 from pipelines.inference.forward import Base, hidden_states, load_base, padded
-from pipelines.prompts import initialisation
+from pipelines.prompts.injection import input_shapes, key_value_shapes
 from pipelines.prompts.methods import PRESETS, new_prompt
-from pipelines.recipe import Prompt
+from pipelines.prompts.parameterisation import Direct, Encoded
+from pipelines.recipe import OWN_KEYS, Prompt
 
 
 @pytest.fixture
@@ -21,38 +25,84 @@ def base(any_folder: Path) -> Base:
     return load_base(any_folder)
 
 
-def started(
-    base: Base, seed: int = 1, method: str = "prompt-tuning", tokens: int = 5, **more: object
-) -> dict[str, torch.Tensor]:
-    settings = Prompt.model_validate({"method": method, "tokens": tokens, "rate": 0.1, **more})
-    tensors: dict[str, torch.Tensor] = new_prompt(base, settings, seed)()
-    return tensors
-
-
+SMALL = {"encoder": "lstm", "hidden": 6, "bottleneck": 3, "basis": 7}
 STARTS = [(method, init) for method, preset in PRESETS.items() for init in preset.inits]
+
+
+def prompt_of(
+    base: Base, seed: int = 1, method: str = "prompt-tuning", tokens: int = 5, text: Sequence[int] = (), **more: object
+) -> nn.Module:
+    """A prompt at its start, its encoder a small one."""
+    small = {key: SMALL[key] for key in OWN_KEYS[method]}
+    settings = Prompt.model_validate({"method": method, "tokens": tokens, "rate": 0.1, **small, **more})
+    return new_prompt(base, settings, seed, text)
+
+
+def started(base: Base, *args: Any, **more: Any) -> dict[str, torch.Tensor]:
+    """The tensors to inject at the start."""
+    tensors: dict[str, torch.Tensor] = prompt_of(base, *args, **more)()
+    return tensors
 
 
 @pytest.mark.parametrize(("method", "init"), STARTS)
 def test_a_seed_decides_the_start(base: Base, method: str, init: str) -> None:
+    more = {"init": init, "text": [7, 9], "init_text": "refund" if init == "text" else None}
     torch.manual_seed(1)
-    first = started(base, 1, method, init=init)
-    torch.manual_seed(2)  # the global state has no say
-    again, other = started(base, 1, method, init=init), started(base, 2, method, init=init)
-    for name, tensor in first.items():
-        assert torch.equal(tensor, again[name]) and not torch.equal(tensor, other[name])
-        assert tensor.dtype == torch.float32 and tensor.requires_grad
+    first = prompt_of(base, 1, method, **more)
+    torch.manual_seed(2)  # the global state has no say, and is left alone
+    before = torch.get_rng_state()
+    again, other = prompt_of(base, 1, method, **more), prompt_of(base, 2, method, **more)
+    assert torch.equal(torch.get_rng_state(), before)
+    tensors = first.state_dict()
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in tensors.items())
+    differ = [name for name, tensor in tensors.items() if not torch.equal(tensor, other.state_dict()[name])]
+    assert bool(differ) != (isinstance(first, Direct) and init in ("labels", "text"))
+    folded, shapes = (
+        first(),
+        key_value_shapes(base, 5) if "v2" in method or "prefix" in method else input_shapes(base, 5),
+    )
+    assert {name: tuple(tensor.shape) for name, tensor in folded.items()} == shapes
+    assert all(tensor.dtype == torch.float32 and tensor.requires_grad for tensor in folded.values())
+
+
+def test_tables_layers_and_head_draw_from_streams_of_their_own(base: Base) -> None:
+    prompt = prompt_of(base, 1, "p-tuning", tokens=4, encoder="mlp", init_scale=1.0)
+    assert isinstance(prompt, Encoded)
+    for seed in (1, 2):
+        drawn = torch.randn(4, 32, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(prompt.table, drawn) == (seed == 1)
+    for seed in (1, 2, 3):  # 1 drew the table, 2 draws the head
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            assert torch.equal(prompt.mlp[0].weight, nn.Linear(32, 6).weight) == (seed == 3)
+
+
+def test_every_method_of_a_recipe_has_a_preset() -> None:
+    methods = get_args(Prompt.model_fields["method"].annotation)
+    assert set(methods) == set(PRESETS) == set(OWN_KEYS)
+    inits = {init for preset in PRESETS.values() for init in preset.inits}
+    assert inits == set(get_args(Prompt.model_fields["init"].annotation))
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
-def test_as_many_numbers_are_trained_as_the_papers_say(base: Base, tokens: int) -> None:
-    layer = base.layers[0]
-    analytic = {
-        "prompt-tuning": tokens * base.hidden_width,
-        "p-tuning-v2": 2 * len(base.layers) * tokens * layer.kv_heads * layer.head_width,
-    }
-    for method, wanted in analytic.items():
-        module = new_prompt(base, Prompt(method=method, tokens=tokens, rate=0.1), seed=0)
-        assert sum(parameter.numel() for parameter in module.parameters()) == wanted
+@pytest.mark.parametrize("hidden", [5, 6])
+def test_as_many_numbers_are_trained_as_the_docstring_says(base: Base, tokens: int, hidden: int) -> None:
+    layer, d, m, h = base.layers[0], base.hidden_width, hidden, 3
+    key_values = 2 * len(base.layers) * layer.kv_heads * layer.head_width
+    lstm = 2 * (4 * h * (d + h + 2) + 4 * h * (2 * h + h + 2))
+    analytic: list[tuple[str, dict[str, object], int]] = [
+        ("prompt-tuning", {}, tokens * d),
+        ("p-tuning", {"hidden": m}, tokens * d + lstm + (2 * h + 1) * m + (m + 1) * d),
+        ("p-tuning", {"hidden": m, "encoder": "mlp"}, tokens * d + (d + 1) * m + (m + 1) * d),
+        ("p-tuning-v2", {}, tokens * key_values),
+        ("prefix-tuning", {"hidden": m}, tokens * d + (d + 1) * m + (m + 1) * key_values),
+        ("residual", {"bottleneck": 3}, tokens * d + 2 * d * 3 + 2 * d),
+        ("superpos", {"basis": 7}, tokens * 7 + tokens * 7 * d),
+    ]
+    assert {method for method, *_ in analytic} == set(PRESETS)
+    for method, more, wanted in analytic:
+        module = prompt_of(base, 0, method, tokens, **more)  # type: ignore[arg-type]
+        assert sum(parameter.numel() for parameter in module.parameters()) == wanted, (method, more)
 
 
 def test_grouped_queries_make_a_prefix_smaller(llama_folder: Path, gpt2_folder: Path) -> None:
@@ -82,23 +132,31 @@ def test_a_vocabulary_start_is_different_tokens_of_the_base(base: Base) -> None:
     assert torch.equal(base.embeddings.weight, table)  # the start was a copy of them
 
 
+@pytest.mark.parametrize("init", ["vocabulary", "labels"])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @torch.no_grad()
-def test_a_key_value_start_from_the_vocabulary_is_real_text(name: str, request: pytest.FixtureRequest) -> None:
-    """Such a prompt does to a text what the drawn tokens themselves do when they stand before it."""
+def test_a_key_value_start_from_tokens_is_real_text(name: str, init: str, request: pytest.FixtureRequest) -> None:
+    """Such a prompt does to a text what its tokens themselves do when they stand before it."""
     base = load_base(request.getfixturevalue(f"{name}_folder"))
-    prompt = started(base, seed=6, method="p-tuning-v2", init="vocabulary")
+    prompt = started(base, seed=6, method="p-tuning-v2", init=init, text=[40, 41])
     drawn = torch.randperm(len(base.embeddings.weight), generator=torch.Generator().manual_seed(6))[:5].tolist()
+    drawn = [40, 41, 40, 41, 40] if init == "labels" else drawn
     text = [5, 9, 12, 7]
     written_out = hidden_states(base, *padded([drawn + text]), {})[:, 5:]
     assert torch.allclose(hidden_states(base, *padded([text]), prompt), written_out, atol=1e-4)
 
 
-def test_a_start_that_a_method_has_not_is_refused(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    without = dataclasses.replace(PRESETS["p-tuning-v2"], inits={"random": initialisation.random})
-    monkeypatch.setitem(PRESETS, "p-tuning-v2", without)
-    with pytest.raises(RecipeError, match=r"p-tuning-v2 cannot start from init = 'vocabulary'; it can from 'random'\."):
-        started(base, method="p-tuning-v2", init="vocabulary")
+@pytest.mark.parametrize(
+    ("method", "init", "known"),
+    [
+        ("p-tuning-v2", "prior", "'labels', 'random', 'text', 'vocabulary'"),
+        ("prefix-tuning", "labels", "'prior', 'random', 'vocabulary'"),
+        ("superpos", "prior", "'random', 'vocabulary'"),
+    ],
+)
+def test_a_start_that_a_method_has_not_is_refused(base: Base, method: str, init: str, known: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{method} cannot start from init = '{init}'; it can from {known}\."):
+        started(base, method=method, init=init)
 
 
 @pytest.mark.parametrize("method", PRESETS)
@@ -111,6 +169,7 @@ def test_a_prompt_as_long_as_the_context_is_refused(base: Base, method: str) -> 
 def test_layers_of_different_shapes_take_no_prefix(base: Base) -> None:
     odd = dataclasses.replace(base.layers[1], kv_heads=1)
     mixed = dataclasses.replace(base, layers=(base.layers[0], odd))
-    with pytest.raises(RecipeError, match=r"needs attention layers of one shape.*Use method = 'prompt-tuning'"):
-        started(mixed, method="p-tuning-v2")
+    for method in ("p-tuning-v2", "prefix-tuning"):
+        with pytest.raises(RecipeError, match=r"needs attention layers of one shape.*Use method = 'prompt-tuning'"):
+            started(mixed, method=method)
     assert started(mixed)

@@ -12,8 +12,11 @@ import torch
 from transformers import AutoTokenizer
 
 from pipelines.digests import digest_folder
+from pipelines.inference.forward import padded
 from pipelines.prompts.artifact import read_prompt, read_proof
 from pipelines.prompts.methods import PRESETS
+from pipelines.prompts.parameterisation import Direct
+from pipelines.training.tuned import Tuned
 
 Mint = Callable[..., Any]
 
@@ -22,6 +25,28 @@ def test_minting_twice_gives_the_same_bytes(mint_on: Mint, minted: Any, bert_fol
     again = mint_on(bert_folder)
     assert again.folder != minted.folder
     assert again.digest == minted.digest and digest_folder(again.folder) == digest_folder(minted.folder)
+
+
+@pytest.mark.parametrize("method", PRESETS)
+@torch.no_grad()
+def test_a_folded_prompt_answers_as_the_module_that_gave_it(mint_on: Mint, any_folder: Path, method: str) -> None:
+    """To the bit: what is stored are the tensors that the forward pass reads, with nothing dropped out of them."""
+    minted = mint_on(any_folder, method, dropout=0.5)
+    stored = read_prompt(minted.folder)
+    assert set(stored.tensors) in ({"embeddings"}, {"keys", "values"})
+    assert bool(stored.tensors.get("keys") is not None) == (stored.card["method"]["injection"] == "key-value")
+    rows = padded([[5, 9, 12, 7], [6], [21, 14, 11, 8, 30, 41]])
+    folded = Tuned(minted.tuned.base, Direct(stored.tensors), stored.head)
+    assert torch.equal(folded(*rows), minted.tuned(*rows))
+    minted.tuned.prompt.train()
+    assert not torch.equal(folded(*rows), minted.tuned(*rows))
+
+
+def test_the_card_has_the_settings_of_its_method_and_no_other(mint_on: Mint, bert_folder: Path) -> None:
+    card = read_prompt(mint_on(bert_folder, "residual").folder).card
+    assert card["method"] == {"name": "residual", **PRESETS["residual"].described}
+    assert card["settings"]["bottleneck"] == 128 and card["settings"]["init"] == "random"
+    assert not {"encoder", "hidden", "basis", "init_text"} & set(card["settings"])
 
 
 def test_the_card_names_all_that_decided(minted: Any) -> None:

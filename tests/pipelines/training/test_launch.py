@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import T5Config
+from transformers import AutoTokenizer, T5Config
 
 from pipelines.digests import digest_json
 from pipelines.errors import BaseModelError, RecipeError, TrainingError
@@ -41,6 +41,7 @@ from pipelines.training.tuned import linear_head, tune
 LABELS = ("account", "billing")
 SETTINGS: dict[str, Any] = {
     "prompt": Prompt(method="p-tuning-v2", tokens=3, rate=0.02, dropout=0.1),
+    "encoded": Prompt(method="p-tuning", tokens=3, rate=0.002, hidden=8, init="labels"),
     "full": Full(rate=1e-3, dropout=False),
     "head_only": HeadOnly(rate=0.1),
 }
@@ -49,6 +50,7 @@ SHARED = Optimisation(epochs=2, batch_size=16)
 
 def job(place: Any, kind: str, settings: Any = None, name: str | None = None, **shared: Any) -> TrainJob:
     settings = settings or SETTINGS[kind]
+    name, kind = name or kind, "prompt" if isinstance(settings, Prompt) else kind
     card = {
         "base": place.base.card(),
         "data": {},
@@ -56,7 +58,7 @@ def job(place: Any, kind: str, settings: Any = None, name: str | None = None, **
         "template": {"text": "{text}", "max_tokens": 32},
     }
     return TrainJob(
-        name=name or kind, kind=kind, settings=settings.model_dump(mode="json"), labels=LABELS, seed=3,
+        name=name, kind=kind, settings=settings.model_dump(mode="json"), labels=LABELS, seed=3,
         shared=SHARED.model_copy(update=shared), head=Head(), train=place.folders["train"],
         validation=place.folders["validation"], card=card if kind == "prompt" else {},
     )  # fmt: skip
@@ -117,7 +119,7 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def one(place: Any, one_worker: Compute, tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """Three methods tuned by one worker."""
+    """Each of SETTINGS tuned by one worker."""
     launched = Launched(tmp_path_factory.mktemp("one"))
     launched.start(place, [job(place, kind) for kind in SETTINGS], one_worker)
     return launched
@@ -163,7 +165,8 @@ def test_a_worker_makes_what_the_loop_makes(one: Launched, place: Any, kind: str
     try:
         base = load_base(place.base_folder)
         torch.manual_seed(3)
-        tuned = tune(base, SETTINGS[kind], linear_head(base, 2, 3), 3)
+        ids = AutoTokenizer.from_pretrained(place.base_folder)("account billing", add_special_tokens=False)["input_ids"]
+        tuned = tune(base, SETTINGS[kind], linear_head(base, 2, 3), 3, ids)
         rows = {split: read_rows(place.folders[split]) for split in ("train", "validation")}
         train(tuned, SETTINGS[kind], SHARED, 3, rows["train"], rows["validation"], lambda news: None)
     finally:

@@ -17,6 +17,11 @@ from pipelines.training.tuned import Tuned, linear_head, train_mode, tune
 METHODS = {
     "prompt-tuning": Prompt(method="prompt-tuning", tokens=4, rate=0.1),
     "p-tuning-v2": Prompt(method="p-tuning-v2", tokens=4, rate=0.1),
+    "p-tuning": Prompt(method="p-tuning", tokens=4, rate=0.1, hidden=5),
+    "p-tuning by mlp": Prompt(method="p-tuning", tokens=4, rate=0.1, encoder="mlp", hidden=6),
+    "prefix-tuning": Prompt(method="prefix-tuning", tokens=4, rate=0.1, hidden=6),
+    "residual": Prompt(method="residual", tokens=4, rate=0.1, bottleneck=3),
+    "superpos": Prompt(method="superpos", tokens=4, rate=0.1, basis=7),
     "lora": Lora(rank=2, rate=1e-3),
     "full": Full(rate=1e-3),
     "head_only": HeadOnly(rate=0.1),
@@ -59,7 +64,20 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
     whole = sum(parameter.numel() for parameter in base.backbone.parameters())
     wide = {"bert": [(d, d)] * 2, "gpt2": [(d, 3 * d)], "llama": [(d, d), (d, 2 * 8)]}  # in, out of what is updated
     lora = sum(2 * (a + b) for a, b in wide[base.backbone.config.model_type]) * len(base.layers)
-    wanted = {"prompt-tuning": 4 * d, "p-tuning-v2": prefix, "lora": lora, "full": whole, "head_only": 0}
+    lstm = sum(2 * 4 * 3 * (read + 3 + 2) for read in (d, 6))  # two ways, four gates, 3 wide; a second layer over both
+    wanted = {
+        "prompt-tuning": 4 * d,
+        "p-tuning-v2": prefix,
+        "p-tuning": 4 * d + lstm + (6 + 1) * 5 + (5 + 1) * d,
+        "p-tuning by mlp": 4 * d + (d + 1) * 6 + (6 + 1) * d,
+        "prefix-tuning": 4 * d + (d + 1) * 6 + (6 + 1) * prefix // 4,
+        "residual": 4 * d + 2 * d * 3 + 2 * d,
+        "superpos": 4 * 7 + 4 * 7 * d,
+        "lora": lora,
+        "full": whole,
+        "head_only": 0,
+    }
+    assert wanted.keys() == METHODS.keys()
     for method, numbers in wanted.items():
         assert tuned_by(base, method).trainable_params() == numbers + head, method
 
@@ -135,7 +153,7 @@ def test_the_bases_own_dropout_is_on_for_full_fine_tuning_alone(base: Base, meth
     assert torch.equal(tuned(*ROWS), tuned(*ROWS))
 
 
-@pytest.mark.parametrize("method", ["p-tuning-v2", "prompt-tuning", "lora"])
+@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if isinstance(each, Prompt | Lora)])
 def test_a_methods_own_dropout_is_on_while_it_trains(base: Base, method: str) -> None:
     settings = METHODS[method].model_copy(update={"dropout": 0.5})
     tuned = tune(base, settings, linear_head(base, 3, 0), 0)
