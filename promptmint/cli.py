@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -138,6 +138,22 @@ def pull(
 
 
 @app.command()
+def export(
+    reference: Reference,
+    to: Annotated[Path, typer.Option(help="The folder to put it in")],
+    layout: Annotated[Literal["peft", "prompt-embeds"], typer.Option(help="What the other tool reads")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a prompt for PEFT, or for engines that take input embeddings; proven there before it is published."""
+    _quiet_transformers()
+    from promptmint import client
+
+    folder, difference = client.export(reference, layout, to)
+    found = {"folder": str(folder), "layout": layout, "largest_difference": difference}
+    _report(found, f"{folder}: answers there as it was proven to, within {difference:.1e}", as_json)
+
+
+@app.command()
 def predict(
     reference: Reference,
     texts: Annotated[list[str], typer.Argument(help="What to answer; - reads one text per line from standard input")],
@@ -211,13 +227,19 @@ def down(as_json: AsJson = False) -> None:
 
 
 def _load(reference: str) -> Predictor:
-    """The prompt, loaded without the bars that transformers draws for it."""
-    from transformers.utils.logging import disable_progress_bar
-
+    """The prompt, loaded quietly."""
+    _quiet_transformers()
     from promptmint.client import load
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     return load(reference)
+
+
+def _quiet_transformers() -> None:
+    """No bars and no reports of weights that are not needed, from here on."""
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:
