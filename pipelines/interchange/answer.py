@@ -85,11 +85,11 @@ def _run(exported: Exported, input_ids: Tensor, mask: Tensor) -> Any:
 
 def main(folder: Path, base_folder: Path, texts: list[str]) -> None:
     """Print a line per text: its label, how sure the prompt is, and the text."""
-    exported = load(folder, base_folder)
-    card = exported.card
+    card = json.loads((folder / "promptmint.json").read_bytes())
     for name, digest in card["base"]["files"].items():
         if hashlib.sha256((base_folder / name).read_bytes()).hexdigest() != digest:
             sys.exit(f"{name} in {str(base_folder)!r} is not the base's that this prompt was tuned on. Use that base.")
+    exported = load(folder, base_folder)
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     for text in texts:
         ids = tokenizer(card["template"]["text"].replace("{text}", text), return_tensors="pt")["input_ids"]
@@ -101,4 +101,6 @@ def main(folder: Path, base_folder: Path, texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(Path(__file__).resolve().parent, Path(sys.argv[1]), sys.argv[2:])

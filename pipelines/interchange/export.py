@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,8 @@ def _replayed(folder: Path, base_folder: Path, proof: Proof, template: Template)
     """The largest difference of a logit from the proof, answered as `answer.py` does for people without promptmint."""
     rows = [row.input_ids for row in encode(AutoTokenizer.from_pretrained(base_folder), template, proof.texts)]
     try:
-        logits = answer.class_logits(answer.load(folder, base_folder), *padded(rows))
+        with warnings.catch_warnings(action="ignore"):  # PEFT calls what transformers is about to drop
+            logits = answer.class_logits(answer.load(folder, base_folder), *padded(rows))
     except ModuleNotFoundError as error:
         raise ArtifactError(
             f"Cannot prove the export: {error.name!r} is not installed, and what is not proven is not exported. "

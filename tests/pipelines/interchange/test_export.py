@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,17 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, DistilBertConfig, DistilBertModel, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DistilBertConfig,
+    DistilBertModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from pipelines.digests import digest_file, digest_folder
 from pipelines.errors import ArtifactError, BaseModelError
@@ -110,17 +121,51 @@ def test_a_process_without_promptmint_answers_from_the_folder(prompt_on: Any, tm
     text = "please help me with my invoice today"
     (wanted,) = load_predictor(minted.folder, minted.base_folder).predict([text])
 
-    def run(base: Path, text: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [sys.executable, str(tmp_path / "out" / "answer.py"), str(base), text]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-
-    done = run(minted.base_folder, text)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(tmp_path / "out" / "answer.py"), str(minted.base_folder), text]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == f"{wanted.label}  {100 * wanted.probability:.1f} %  {text}\n", done.stderr
-    assert "takes 42 tokens of 32 allowed: shorten it" in run(minted.base_folder, "invoice " * 40).stderr
+
+
+def test_it_refuses_long_texts_and_another_base(prompt_on: Any, tmp_path: Path) -> None:
+    minted = prompt_on("bert", "p-tuning-v2")
+    export(minted.folder, minted.base_folder, "peft", tmp_path / "out")
+    with pytest.raises(SystemExit, match="takes 42 tokens of 32 allowed: shorten it"):
+        answer.main(tmp_path / "out", minted.base_folder, ["invoice " * 40])
     other = shutil.copytree(minted.base_folder, tmp_path / "other")
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
-    assert "config.json in" in run(other, text).stderr and "Use that base" in run(other, text).stderr
+    with pytest.raises(SystemExit, match=r"config\.json in .*Use that base"):
+        answer.main(tmp_path / "out", other, ["invoice"])
+
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "interchange.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("place", "layout", "base", "method", "words"),
+    [
+        (0, "peft", "llama", "prompt-tuning", WORDS),
+        (0, "peft", "llama", "p-tuning-v2", WORDS),
+        (1, "peft", "bert", "p-tuning-v2", None),
+        (2, "prompt-embeds", "llama", "prompt-tuning", WORDS),
+        (3, "peft", "llama", "prompt-tuning", WORDS),
+    ],
+)
+def test_the_guides_code_gives_promptmints_logits(
+    prompt_on: Any, tmp_path: Path, place: int, layout: str, base: str, method: str, words: Any
+) -> None:
+    minted = prompt_on(base, method, words)
+    export(minted.folder, minted.base_folder, layout, tmp_path / "out")
+    block = re.sub(r'"bases/[^"]+"', repr(str(minted.base_folder)), BLOCKS[place])
+    block = re.sub(r'"exports/[^"]+"', repr(str(tmp_path / "out")), block)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    if "imported" in names:
+        assert names["imported"].base["digest"] == digest_folder(minted.base_folder)
+        return
+    wanted = load_predictor(minted.folder, minted.base_folder).logits(["My card was charged twice"])[0]
+    assert float((names["logits"] - wanted).abs().max()) < 1e-5
 
 
 # Refusals: nothing is left of what was begun.
@@ -209,6 +254,35 @@ def test_a_prefix_that_would_slide_out_of_sight_is_refused(prompt_on: Any, tmp_p
     MistralForCausalLM(config).save_pretrained(base)
     artifact = on_another_base(minted, base, tmp_path / "artifact")
     refused(ArtifactError, "window of 35 positions.*take up to 36", artifact, base, "peft", target)
+
+
+def test_an_encoder_that_counts_positions_in_another_way_is_refused(
+    mint_on: Any, bert_folder: Path, tmp_path: Path, target: Path
+) -> None:
+    """RoBERTa counts from 2; only the proof can tell, and prompts that enter among its embeddings are not concerned."""
+    base = shutil.copytree(bert_folder, tmp_path / "base")
+    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    RobertaModel(RobertaConfig(vocab_size=vocabulary, **sizes, pad_token_id=0, initializer_range=0.2)).save_pretrained(
+        base
+    )
+    minted = mint_on(base, "p-tuning-v2")
+    refused(ArtifactError, "answers differently", minted.folder, base, "peft", target)
+    assert export(mint_on(base, "prompt-tuning").folder, base, "peft", target) < 1e-5
+
+
+def test_a_base_that_scales_its_logits_is_refused(
+    mint_on: Any, llama_folder: Path, tmp_path: Path, target: Path
+) -> None:
+    """Granite divides its vocabulary scores; promptmint scores label words without, so the probabilities differ."""
+    base = shutil.copytree(llama_folder, tmp_path / "base")
+    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    options = {"num_key_value_heads": 2, "logits_scaling": 4.0, "initializer_range": 0.2}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    GraniteForCausalLM(GraniteConfig(vocab_size=vocabulary, **sizes, **options, **ends)).save_pretrained(base)
+    refused(ArtifactError, "answers differently", mint_on(base, "prompt-tuning", WORDS).folder, base, "peft", target)
+    assert export(mint_on(base, "prompt-tuning").folder, base, "peft", target) < 1e-5, "a linear head is not concerned"
 
 
 def test_another_base_is_refused(prompt_on: Any, llama_folder: Path, target: Path) -> None:

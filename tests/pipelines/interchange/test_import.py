@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, T5Config
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, T5Config
 
 from pipelines.digests import digest_folder
 from pipelines.errors import ArtifactError, BaseModelError
@@ -105,6 +105,16 @@ def test_an_adapter_of_peft_answers_as_it_did_there(
     assert float((ours - theirs)[mask == 1].abs().max()) < 1e-4
     bare = base.lm_head(hidden_states(base, ids, mask, {}))
     assert float((ours - bare)[mask == 1].abs().max()) > 0.1, "the prompt matters"
+
+
+@torch.no_grad()
+def test_an_encoders_input_prompt_answers_as_it_did_there(bert_folder: Path, saved: Any, adapter: Path) -> None:
+    config = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="FEATURE_EXTRACTION")
+    model = saved(bert_folder, config, AutoModel)
+    ids, mask = padded(ROWS)
+    ours = hidden_states(load_base(bert_folder), ids, mask, read_peft(adapter, bert_folder).tensors)
+    theirs = model(input_ids=ids, attention_mask=mask).last_hidden_state[:, 3:]
+    assert float((ours - theirs)[mask == 1].abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("kind", [peft.PrefixTuningConfig, peft.PromptTuningConfig])
