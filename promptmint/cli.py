@@ -145,9 +145,12 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a prompt for PEFT, or for engines that take input embeddings; proven there before it is published."""
-    _quiet_transformers()
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
     from promptmint import client
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # of weights that plain transformers has no use for
     folder, difference = client.export(reference, layout, to)
     found = {"folder": str(folder), "layout": layout, "largest_difference": difference}
     _report(found, f"{folder}: answers there as it was proven to, within {difference:.1e}", as_json)
@@ -227,19 +230,13 @@ def down(as_json: AsJson = False) -> None:
 
 
 def _load(reference: str) -> Predictor:
-    """The prompt, loaded quietly."""
-    _quiet_transformers()
+    """The prompt, loaded without the bars that transformers draws for it."""
+    from transformers.utils.logging import disable_progress_bar
+
     from promptmint.client import load
 
-    return load(reference)
-
-
-def _quiet_transformers() -> None:
-    """No bars and no reports of weights that are not needed, from here on."""
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    set_verbosity_error()  # type: ignore[no-untyped-call]
+    return load(reference)
 
 
 def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,6 @@ from torch import Tensor
 
 from pipelines.inference.forward import class_scores, hidden_states, load_base, padded, pooled
 from pipelines.prompts.artifact import read_prompt
-
-WORDS = ("account", "billing")
-ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 
 
 @pytest.fixture(scope="session")
@@ -34,16 +30,16 @@ def prompt_on(
 
 
 @pytest.fixture(scope="session")
-def own_logits() -> Callable[[Path, Path, torch.dtype], Tensor]:
-    """Class logits of `ROWS` by promptmint's own forward pass: `own_logits(artifact, base_folder, dtype)`."""
+def own_logits() -> Callable[[Any, list[list[int]], torch.dtype], Tensor]:
+    """Class logits of token ids by promptmint's own forward pass: `own_logits(minted, rows, dtype)`."""
 
     @torch.no_grad()
-    def own_logits(artifact: Path, base_folder: Path, dtype: torch.dtype) -> Tensor:
-        prompt, base = read_prompt(artifact), load_base(base_folder)
+    def own_logits(minted: Any, rows: list[list[int]], dtype: torch.dtype) -> Tensor:
+        prompt, base = read_prompt(minted.folder), load_base(minted.base_folder)
         base.backbone.to(dtype)
         if base.lm_head is not None:
             base.lm_head.to(dtype)
-        ids, mask = padded(ROWS)
+        ids, mask = padded(rows)
         states = hidden_states(base, ids, mask, prompt.tensors)
         return class_scores(base, pooled(states, mask, prompt.card["head"]["pooling"]), prompt.head)
 

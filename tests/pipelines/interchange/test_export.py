@@ -69,7 +69,7 @@ def test_it_answers_as_promptmint_does(
     exported = answer.load(tmp_path / "out", minted.base_folder)
     exported.model.to(dtype)
     found = answer.class_logits(exported, *padded(ROWS, pad=3))
-    wanted = own_logits(minted.folder, minted.base_folder, dtype)
+    wanted = own_logits(minted, ROWS, dtype)
     assert found.dtype == wanted.dtype == dtype and found.shape == (len(ROWS), 2)
     assert float((found - wanted).abs().max()) < tolerance
     assert float((found[1:] - found[:-1]).abs().max()) > 0.01, "the texts are told apart"
@@ -87,7 +87,7 @@ def test_three_lines_of_plain_peft_score_label_words(
     model = AutoModelForCausalLM.from_pretrained(minted.base_folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, tmp_path / "out").eval()
     words = load_file(tmp_path / "out" / "head.safetensors")["word_ids"]
-    wanted = own_logits(minted.folder, minted.base_folder, torch.float32)
+    wanted = own_logits(minted, ROWS, torch.float32)
     for row, expected in zip(ROWS, wanted, strict=True):
         ids = torch.tensor([row])
         scores = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1, words]
