@@ -9,7 +9,7 @@
     │   ├── AlreadyInStore                    an exclusive create found the key taken
     │   └── CorruptObject                     the bytes do not match their digest
     ├── TrainingError                     7   a worker failed or the loss is no longer a number
-    ├── ArtifactError                     8   a prompt artifact is damaged or does not fit its base
+    ├── ArtifactError                     8   a prompt artifact is damaged, or does not fit its base or a layout
     ├── RegistryError                     9   MLflow cannot be reached or refuses the call
     ├── LedgerError                      10   a promotion was refused
     │   └── LedgerConflict                    somebody else wrote the ledger first

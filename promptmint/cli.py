@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -135,6 +135,25 @@ def pull(
     folder = client.pull(reference, to)
     size = sum(path.stat().st_size for path in folder.iterdir())
     _report({"folder": str(folder), "bytes": size}, f"{folder}: {size:,} bytes", as_json)
+
+
+@app.command()
+def export(
+    reference: Reference,
+    to: Annotated[Path, typer.Option(help="The folder to put it in")],
+    layout: Annotated[Literal["peft", "prompt-embeds"], typer.Option(help="What the other tool reads")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a prompt for PEFT, or for engines that take input embeddings; proven there before it is published."""
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    from promptmint import client
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # of weights that plain transformers has no use for
+    folder, difference = client.export(reference, layout, to)
+    found = {"folder": str(folder), "layout": layout, "largest_difference": difference}
+    _report(found, f"{folder}: answers there as it was proven to, within {difference:.1e}", as_json)
 
 
 @app.command()

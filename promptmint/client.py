@@ -49,6 +49,24 @@ def pull(reference: str, target: Path) -> Path:
     return pulled
 
 
+def export(reference: str, layout: str, target: Path) -> tuple[Path, float]:
+    """A prompt written for other tools to `target/NAME-vVERSION-LAYOUT`, and how closely they answer like the mint.
+
+    The second is the largest difference of a logit when the proof was replayed with the other tool.
+
+    Raises:
+        ArtifactError: the layout cannot express the prompt on its base, or answers differently there.
+        BaseModelError: the base is not the exact one that the prompt was minted on.
+    """
+    name, version = resolved(reference)
+    folder, digest = artifact(f"{name}@{version}")
+    from pipelines.inference.predictor import base_from_store
+    from pipelines.interchange.export import export as write
+
+    exported = target / f"{name}-v{version}-{layout}"
+    return exported, write(folder, base_from_store(folder, store_uri()), layout, exported, digest)
+
+
 def artifact(reference: str) -> tuple[Path, str]:
     """The cached folder of a prompt's artifact, and the digest it must have."""
     from mlflow_config import names

@@ -208,6 +208,22 @@ class TestServing:
         assert read_prompt(pulled, first.json["prompt_digest"]).labels == ["apples", "boats"]
         assert [path.name for path in pulled.parent.iterdir()] == ["orchard-v1"]
 
+    def test_an_export_is_proven_in_peft_and_names_its_base(self, shop: Any, first: Any) -> None:
+        found = shop.promptmint("export", "orchard@champion", "--to", "exports", "--layout", "peft", "--json")
+        assert found.code == 0 and found.err == "", found.err
+        assert found.json["folder"] == "exports/orchard-v1-peft" and 0 <= found.json["largest_difference"] < 1e-3
+        card = json.loads((shop.folder / found.json["folder"] / "promptmint.json").read_text())
+        assert card["base"]["digest"] == first.json["base_digest"]
+        assert card["prompt_digest"] == first.json["prompt_digest"]
+        again = shop.promptmint("export", "orchard@1", "--to", "exports", "--layout", "peft")
+        assert again.out.startswith("exports/orchard-v1-peft: answers there as it was proven to, within ")
+
+    def test_a_layout_that_cannot_express_it_leaves_nothing(self, shop: Any, first: Any) -> None:
+        refused = shop.promptmint("export", "orchard@1", "--to", "embeds", "--layout", "prompt-embeds")
+        assert refused.code == 8 and refused.out == ""
+        assert refused.err.startswith("ArtifactError: ") and "'p-tuning-v2'" in refused.err
+        assert list((shop.folder / "embeds").iterdir()) == []
+
     @pytest.mark.parametrize("name", ["prompt.safetensors", "prompt.json", "proof.safetensors", "proof.json"])
     def test_a_truncated_prompt_is_refused(
         self, shop: Any, pulled: Path, first: Any, tmp_path: Path, name: str

@@ -1,0 +1,106 @@
+"""What the soft prompt in this folder answers, from plain transformers and PEFT; nothing of promptmint is needed.
+
+    python answer.py BASE_FOLDER "a text" "another text"
+
+promptmint wrote this file beside the prompt, and proved the folder with it before publishing it. Read it as a pattern
+for your own code: `load` is how the prompt comes onto its base, `class_logits` is how its classes are scored.
+
+B texts of T tokens, padded on the right; P prompt tokens; hidden width d; C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported prompt on its base: `card` is promptmint.json, `head` its head's tensors.
+
+    `embeddings` [P, d] is the prompt where the folder holds plain input embeddings; a PEFT model carries its own.
+    """
+
+    card: dict[str, Any]
+    model: Any
+    head: dict[str, Tensor]
+    embeddings: Tensor | None
+
+
+def load(folder: Path, base_folder: Path) -> Exported:
+    """The prompt in `folder` on the base in `base_folder`, in float32."""
+    card = json.loads((folder / "promptmint.json").read_bytes())
+    words_scored = card["head"]["kind"] == "verbaliser"
+    auto: Any = AutoModelForCausalLM if words_scored else AutoModel
+    model = auto.from_pretrained(base_folder, dtype=torch.float32, use_safetensors=True)
+    embeddings = None
+    if card["layout"] == "peft":
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder))
+    else:
+        embeddings = load_file(folder / "prompt_embeds.safetensors")["prompt_embeds"]
+    return Exported(card, model.eval(), load_file(folder / "head.safetensors"), embeddings)
+
+
+@torch.no_grad()
+def class_logits(exported: Exported, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """Class logits [B, C] of token ids [B, T] with their mask, 1 on text and 0 on the padding to its right."""
+    card, head, length = exported.card, exported.head, input_ids.shape[1]
+    out = _run(exported, input_ids, mask)
+    rows, last = torch.arange(len(mask)), mask.sum(1) - 1
+    if "word_ids" in head:  # the scores of the label words where the next word would stand
+        scores: Tensor = out.logits[:, -length:][rows, last]
+        return scores[:, head["word_ids"]]
+    states: Tensor = out.last_hidden_state[:, -length:]  # the text's positions are the last T, the prompt's come before
+    if card["head"]["pooling"] == "mean":
+        weights = mask.to(states.dtype)[..., None]
+        features = (states * weights).sum(1) / weights.sum(1)
+    else:
+        features = states[rows, last]
+    return torch.nn.functional.linear(features, head["weight"].to(features), head["bias"].to(features))
+
+
+def _run(exported: Exported, input_ids: Tensor, mask: Tensor) -> Any:
+    tokens, model = exported.card["tokens"], exported.model
+    if exported.embeddings is not None:
+        embedded = model.get_input_embeddings()(input_ids)
+        prompt = exported.embeddings.to(embedded).expand(len(embedded), -1, -1)
+        mask = torch.cat([mask.new_ones(len(mask), tokens), mask], dim=1)
+        return model(inputs_embeds=torch.cat([prompt, embedded], dim=1), attention_mask=mask)
+    extra = {}
+    if exported.card["text_positions"] == "from 0":  # PEFT adds P to the positions it is given
+        extra["position_ids"] = torch.arange(input_ids.shape[1])[None] - tokens
+    return model(input_ids=input_ids, attention_mask=mask, **extra)
+
+
+def main(folder: Path, base_folder: Path, texts: list[str]) -> None:
+    """Print a line per text: its label, how sure the prompt is, and the text."""
+    card = json.loads((folder / "promptmint.json").read_bytes())
+    for name, digest in card["base"]["files"].items():
+        if hashlib.sha256((base_folder / name).read_bytes()).hexdigest() != digest:
+            sys.exit(f"{name} in {str(base_folder)!r} is not the base's that this prompt was tuned on. Use that base.")
+    exported = load(folder, base_folder)
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    for text in texts:
+        ids = tokenizer(card["template"]["text"].replace("{text}", text), return_tensors="pt")["input_ids"]
+        if ids.shape[1] > card["template"]["max_tokens"]:
+            sys.exit(f"{text!r} takes {ids.shape[1]} tokens of {card['template']['max_tokens']} allowed: shorten it.")
+        shares = class_logits(exported, ids, torch.ones_like(ids)).softmax(dim=1)[0]
+        best = int(shares.argmax())
+        print(f"{card['labels'][best]}  {100 * float(shares[best]):.1f} %  {text}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(Path(__file__).resolve().parent, Path(sys.argv[1]), sys.argv[2:])
