@@ -5,8 +5,8 @@
     python benchmarks/recipe_search/run.py report                                            tables of what is kept here
 
 The search gives every method the eight settings of GRID (what else was tried is in docs/LOG.md), one seed and the same
-training rows: three epochs, or as many more or fewer as the demo's time allows the method. The best epoch by validation
-accuracy counts, and the test split is not touched. For the tickets the training rows are the demo's, the validation
+training rows: three epochs, or as many more or fewer as the demo's time allows the method. The epoch that training
+keeps counts, and the test split is not touched. For the tickets the training rows are the demo's, and the validation
 split is larger:
 
     python examples/tickets/generate.py .promptmint/tickets/search.parquet --validation 2400
@@ -91,8 +91,8 @@ def search(recipe: Recipe, only: list[str]) -> None:
                 continue
             name = "prompt" if method == recipe.prompt.method else method
             result = trained(settled, base, shards)[name]
-            best = result["epochs"][result["best_epoch"] - 1]
-            record(path, recipe=recipe.name, method=method, change=change, seed=recipe.seed, **best,
+            kept = result["epochs"][result["kept_epoch"] - 1]
+            record(path, recipe=recipe.name, method=method, change=change, seed=recipe.seed, **kept,
                    epochs=result["epochs"], seconds=result["seconds"])  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one method on one base, the best epoch by validation kept.
+"""The training loop: one method on one base, validation asked after every epoch.
 
 The same batches whatever the number of workers: each worker takes its share of a global batch, and the gradient is that
 of the mean over the whole of it.
@@ -21,6 +21,7 @@ from pipelines.errors import TrainingError
 from pipelines.recipe import Method, Optimisation
 from pipelines.training.batches import epoch_batches, sorted_batches
 from pipelines.training.frozen import Features, Head, features_of, only_head
+from pipelines.training.selection import Selection
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned, train_mode
 
@@ -40,10 +41,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went; the tuned weights are those of `best_epoch`."""
+    """How a training went; the tuned weights are those after `kept_epoch`."""
 
     epochs: list[Epoch]
-    best_epoch: int
+    kept_epoch: int  # the last, unless an earlier one was better beyond chance
     steps: int
     seconds: float
     curve: list[tuple[int, float]]  # (step, loss), at most CURVE_POINTS of them, evenly spaced
@@ -52,7 +53,7 @@ class Trained:
 def train(
     tuned: Tuned, method: Method, shared: Optimisation, seed: int, rows: Rows, validation: Rows, report: Report
 ) -> Trained:
-    """Tune in place on `rows`, keeping the weights of the epoch that was best on `validation`.
+    """Tune in place on `rows`, keeping the last epoch's weights unless `validation` proves an earlier one's better.
 
     Args:
         tuned: from `tune`, on its device.
@@ -60,7 +61,7 @@ def train(
         shared: what every method of the recipe shares.
         seed: orders the batches.
         rows: the training split.
-        validation: the split that chooses the epoch.
+        validation: the split that has a say in which epoch counts.
         report: called with the state of things about twice a second.
 
     Raises:
@@ -75,7 +76,7 @@ def train(
     optimizer, schedule = _optimizer(tuned, method, shared, epochs * steps_per_epoch)
     train_mode(tuned, method)
     history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
+    selection, kept, kept_epoch = Selection(), dict[str, Tensor](), 0
     curve: list[tuple[int, float]] = []
     step = seen = 0
 
@@ -109,41 +110,38 @@ def train(
                 rate = seen / (now - start)
                 report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, "loss": losses[-1],
                         "examples_per_s": rate, "seconds_left": (epochs * len(examples) - seen) / rate})  # fmt: skip
-        accuracy, validation_loss = validate(model, held_out, shared, tuned.base.device)
+        correct, validation_loss = validate(model, held_out, shared, tuned.base.device)
         train_mode(tuned, method)
+        accuracy = float(correct.double().mean())
         history.append(Epoch(epoch + 1, sum(losses) / len(losses), validation_loss, accuracy))
-        if history[-1] == best_of(history):
-            best = {name: parameter.detach().clone() for name, parameter in tuned.trained()}
+        if selection.takes(correct):
+            kept, kept_epoch = {name: tensor.detach().clone() for name, tensor in tuned.trained()}, epoch + 1
         report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, **asdict(history[-1])})
 
-    tuned.restore(best)
+    tuned.restore(kept)
     tuned.eval()
-    return Trained(history, best_of(history).epoch, step, time.perf_counter() - start, curve)
-
-
-def best_of(history: list[Epoch]) -> Epoch:
-    """The epoch with the best validation accuracy; the lower validation loss, then the earlier, decides a tie."""
-    return min(history, key=lambda epoch: (-epoch.validation_accuracy, epoch.validation_loss, epoch.epoch))
+    return Trained(history, kept_epoch, step, time.perf_counter() - start, curve)
 
 
 @torch.no_grad()
 def validate(
     model: nn.Module, rows: Rows | Features, shared: Optimisation, device: torch.device
-) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy over all rows, every worker scoring its share."""
+) -> tuple[Tensor, float]:
+    """Which rows were answered right, [n] bool, and the mean cross-entropy; every worker scores its share."""
     workers, rank = _world()
     model.eval()
-    totals = torch.zeros(2, dtype=torch.float64)
+    correct = torch.zeros(len(rows), dtype=torch.uint8, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
     for batch in sorted_batches(rows.lengths, 2 * shared.batch_size)[rank::workers]:
         inputs, labels = rows.batch(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
             logits = model(*inputs).float()
-        totals[0] += (logits.argmax(1) == labels).sum().cpu()
-        totals[1] += nn.functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
+        correct[torch.from_numpy(batch).to(device)] = (logits.argmax(1) == labels).to(torch.uint8)
+        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
     if workers > 1:
-        dist.all_reduce(totals)
-    accuracy, loss = (totals / len(rows)).tolist()
-    return accuracy, loss
+        for part in (correct, loss):  # each row was scored by one worker alone
+            dist.all_reduce(part)
+    return correct.bool().cpu(), float(loss) / len(rows)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch
 
-STAGE = Stage("train", 2)
+STAGE = Stage("train", 3)
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
 
@@ -34,7 +34,7 @@ def train_all(
     on_news: News,
     on_result: Told,
 ) -> dict[str, dict[str, Any]]:
-    """`{method: {tree, trainable_params, artifact_bytes, seconds, best_epoch, epochs, curve, reused}}`.
+    """`{method: {tree, trainable_params, artifact_bytes, seconds, kept_epoch, epochs, curve, reused}}`.
 
     Each finished method is kept at once: a later one that fails, or Ctrl-C, costs only itself.
 

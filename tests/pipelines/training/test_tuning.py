@@ -105,7 +105,7 @@ def test_results_are_what_the_trees_hold(tuned: Tuning, place: Any) -> None:
     for name, result in tuned.results[0].items():
         folder = load_tree(place.store, result["tree"], place.cache)
         assert result["artifact_bytes"] == sum(path.stat().st_size for path in folder.iterdir())
-        assert result["best_epoch"] == 1 and len(result["epochs"]) == 1 and result["seconds"] > 0
+        assert result["kept_epoch"] == 1 and len(result["epochs"]) == 1 and result["seconds"] > 0
         assert not (folder / "result.json").exists()
         if name == "prompt":
             loaded = load_predictor(folder, place.base_folder, result["prompt_digest"])

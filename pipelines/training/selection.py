@@ -1,0 +1,35 @@
+"""Which epoch of a training counts: the last one, unless an earlier one was better beyond chance.
+
+Rates fall to zero at the end, so the last epoch is the one to expect most of; the best of several on some hundred
+validation examples is often only the luckiest. See docs/decisions/0016-the-last-epoch-unless-proven-worse.md.
+"""
+
+from __future__ import annotations
+
+from scipy.stats import binom
+from torch import Tensor
+
+CHANCE = 0.05
+
+
+class Selection:
+    """What was kept while epochs went by."""
+
+    def __init__(self) -> None:
+        self.best: Tensor | None = None  # [n] bool: what the most accurate epoch so far got right
+
+    def takes(self, correct: Tensor) -> bool:
+        """Whether an epoch that got these validation examples right, [n] bool, takes the place of the one before."""
+        if self.best is None or correct.sum() >= self.best.sum():
+            self.best = correct
+        return not better_beyond_chance(self.best, correct)
+
+
+def better_beyond_chance(one: Tensor, other: Tensor) -> bool:
+    """Whether `one` got more of the same examples right than `other`, both [n] bool.
+
+    McNemar's exact test, one-sided: where they disagree, each is right with probability one half if they are equally
+    good (McNemar, "Note on the sampling error of the difference between correlated proportions", 1947).
+    """
+    ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
+    return bool(binom.sf(ahead - 1, ahead + behind, 0.5) <= CHANCE)
