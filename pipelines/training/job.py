@@ -62,7 +62,7 @@ class ScoreJob(_Closed):
     head: Head
     labels: tuple[str, ...]
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int = 32
     rows: Path
 
 

@@ -172,6 +172,7 @@ def _device(compute: Compute) -> torch.device:
     workers = int(os.environ.get("WORLD_SIZE", 1))
     torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // workers))
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of CPUs too: plain matrices stay in bf16
     if compute.device == "cpu" or (compute.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
