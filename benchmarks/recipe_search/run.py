@@ -39,7 +39,7 @@ from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute
-from pipelines.training.tuning import train_all
+from pipelines.training.tuning import STAGE, train_all
 
 RESULTS = Path(__file__).parent / "results"
 GRID: dict[str, list[dict[str, Any]]] = {
@@ -100,7 +100,10 @@ def seeds(recipe: Recipe, chosen: list[int]) -> None:
     """The recipe's verdict on its test split, for each of some seeds."""
     base, shards = prepared(recipe)
     for seed in chosen:
-        path = RESULTS / f"seed-{recipe.name}-{seed}-{digest_json([recipe.digest, shards['test']])[:8]}.json"
+        path = (
+            RESULTS
+            / f"seed-{recipe.name}-{seed}-{digest_json([recipe.digest, shards['test'], STAGE.version])[:8]}.json"
+        )
         if path.exists():
             continue
         seeded = recipe.model_copy(update={"seed": seed})

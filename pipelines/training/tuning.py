@@ -18,7 +18,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch
 
-STAGE = Stage("train", 3)
+STAGE = Stage("train", 4)
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
 
