@@ -16,11 +16,18 @@ def scored(probability: list[float] | np.ndarray, right: list[bool] | np.ndarray
 
 
 def test_the_error_is_that_of_the_formula_by_hand() -> None:
-    # 30 examples, two in a bin: ten bins say 0.5 and hold one right answer, five say 1.0 and hold none or two.
-    probability = [0.5] * 20 + [1.0] * 10
-    right = [True, False] * 10 + [False] * 4 + [True] * 6
-    assert calibration_error(scored(probability, right)) == pytest.approx(2 / 15 * 1.0)
-    assert summary(scored(probability, right))["ece"] == pytest.approx(2 / 15)
+    # 30 examples, two in a bin: the first says 0.5 and 0.51, the last 0.78 and 0.79; every bin holds one right answer.
+    probability = np.linspace(0.5, 0.79, 30)
+    right = [True, False] * 15
+    expected = np.mean([abs(0.5 - (0.505 + 0.02 * place)) for place in range(15)])
+    assert calibration_error(scored(probability, right)) == pytest.approx(expected, abs=1e-6)
+    assert summary(scored(probability, right))["ece"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_probabilities_count_together_whatever_their_order() -> None:
+    for right in ([True] * 60 + [False] * 20, [False] * 20 + [True] * 60, [True, True, True, False] * 20):
+        assert calibration_error(scored([0.75] * 80, right)) == pytest.approx(0)
+        assert calibration_error(scored([1.0] * 80, right)) == pytest.approx(0.25)
 
 
 def test_bins_have_equal_mass_whatever_the_probabilities() -> None:
