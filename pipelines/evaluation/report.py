@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def _draw_method(axes: Axes, x: float, name: str, scores: Record, above: bool, c
 
 
 def _draw_gates(axes: Axes, record: Record) -> None:
-    """Every interval against its threshold; budgets, which have no interval, are told below."""
+    """Every interval against its threshold; guards and budgets, which have no interval, are told below."""
     gates = record.get("gates") or []
     drawn = [gate for gate in gates if gate.get("low") is not None and gate.get("high") is not None]
     axes.set_title("Soft prompt minus the other, points of accuracy", loc="left", fontsize=10, color=INK)
@@ -184,7 +185,7 @@ def _draw_gates(axes: Axes, record: Record) -> None:
         axes.errorbar(y, row, xerr=[[y - low], [high - y]], fmt="o", color=ink, markersize=7, capsize=4, elinewidth=1.6)
         axes.vlines(gate["threshold"], row - 0.32, row + 0.32, color=INK, linestyle=(0, (3, 2)), linewidth=1.6)
         axes.annotate(gate["verdict"], (y, row), (0, 9), textcoords="offset points", ha="center", color=ink, fontsize=9)
-    told = [f"{gate['verdict']}: {gate['reason']}" for gate in gates if gate not in drawn]
+    told = [textwrap.fill(f"{gate['verdict']}: {gate['reason']}", 70) for gate in gates if gate not in drawn]
     note = ["dashed: the recipe's margin"] * bool(drawn) + told
     axes.set_xlabel("\n".join(note), color=MUTED, fontsize=9, loc="left")
 
