@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.recipe import load_recipe
 from pipelines.runs import finish, finished, new_record, run_key
 from pipelines.store.store import the_store
@@ -50,6 +51,13 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
     record["data"] = report
     if not report["ok"]:
         return _end(record, seconds, verdict="refused", reason=f"refused: {'; '.join(report['problems'])}")
+
+    record["power"] = foresee(settings.gates, report["splits"]["test"])
+    if why := refusal(settings.gates, record["power"]):
+        return _end(record, seconds, verdict="refused", reason=f"refused: {why}")
+    if weak := low(record["power"]):
+        others = (each["gate"].removeprefix("non-inferior to ") for each in weak)
+        tell(News("validate", f"low power against {', '.join(others)}"))
 
     with _timed(seconds, "tokenize"):
         shards = tokenize(settings, base, report)

@@ -29,7 +29,7 @@ Reference = Annotated[str, typer.Argument(help="NAME@champion, NAME@challenger o
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
 )  # fmt: skip
 
 

@@ -47,12 +47,14 @@ def progress(console: Console) -> Iterator[None]:
 
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
-    from pipelines.evaluation.report import COLUMNS, gate_rows, summary_rows
+    from pipelines.evaluation.report import COLUMNS, gate_rows, power_lines, summary_rows
 
     if rows := summary_rows(record):
         console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
+    for line in power_lines(record):
+        console.print(f"[yellow]Low power:[/] {escape(line)}")
     why = record["reason"].removeprefix(f"{record['verdict']}: ")
     console.print(f"Verdict: {_coloured(record['verdict'])}: {escape(why)}")
     if record["version"] is not None:

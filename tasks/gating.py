@@ -19,7 +19,7 @@ def judge(recipe: Recipe, scores: Mapping[str, str], trained: Mapping[str, Mappi
     """`{verdict, reason, gates, scores}`: the decision, and the table that it rests on."""
     store = the_store()
     loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
-    verdict = judge_gates(recipe.gates, loaded, trained["prompt"], recipe.seed).to_json()
+    verdict = judge_gates(recipe.gates, loaded, trained["prompt"], recipe.seed, recipe.data.labels).to_json()
     table = {
         method: {
             **summary(each),

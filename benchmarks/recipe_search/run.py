@@ -119,7 +119,7 @@ def seeds(recipe: Recipe, chosen: list[int]) -> None:
             store, contenders, base.digest, folder, shards["test"], load_compute(), cache_folder(), lambda news: None
         )
         scores = {name: load_scores(store, digest) for name, digest in digests.items()}
-        verdict = judge(recipe.gates, scores, results["prompt"], seed).to_json()
+        verdict = judge(recipe.gates, scores, results["prompt"], seed, recipe.data.labels).to_json()
         record(path, recipe=recipe.name, seed=seed, scores={name: summary(each) for name, each in scores.items()},
                seconds={name: result["seconds"] for name, result in results.items()}, **verdict)  # fmt: skip
 

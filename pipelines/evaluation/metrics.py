@@ -1,4 +1,4 @@
-"""How good one model is: accuracy with its interval, and macro F1."""
+"""How good one model is: accuracy with its interval, macro F1, and its calibration error."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from statistics import NormalDist
 import numpy as np
 
 from pipelines.errors import DataError
+from pipelines.evaluation.calibration import calibration_error
 from pipelines.evaluation.scores import Scores
 
 
 def summary(scores: Scores, confidence: float = 0.95) -> dict[str, float | int]:
-    """`accuracy` with its two-sided interval `low`..`high`, `macro_f1` and the number of examples `n`; fractions, 0..1.
+    """`accuracy` with its two-sided interval `low`..`high`, `macro_f1`, `ece` and the number of examples `n`.
+
+    All but n are fractions, 0..1.
 
     Raises:
         DataError: there are no examples.
@@ -21,7 +24,8 @@ def summary(scores: Scores, confidence: float = 0.95) -> dict[str, float | int]:
         raise DataError("Cannot measure a model on 0 examples: score at least one.")
     right = int(scores.correct.sum())
     low, high = wilson(right, len(scores), confidence)
-    return {"accuracy": right / len(scores), "low": low, "high": high, "macro_f1": macro_f1(scores), "n": len(scores)}
+    accuracy = {"accuracy": right / len(scores), "low": low, "high": high}
+    return {**accuracy, "macro_f1": macro_f1(scores), "ece": calibration_error(scores), "n": len(scores)}
 
 
 def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import html
 import io
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
+from pipelines.evaluation.power import in_words, low
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Record = Mapping[str, Any]
 
+COMPARED = ("Gate", "Points", "Only the prompt right", "Only the other right", "McNemar's exact p")
 COLUMNS = ("Method", "Accuracy %", "Low", "High", "Trained parameters", "Artifact bytes", "Seconds")
 METHODS = {
     "prompt": "Soft prompt",
@@ -48,6 +51,21 @@ def gate_rows(record: Record) -> list[list[str]]:
     return [[gate["name"], gate["verdict"], gate.get("reason") or "-"] for gate in record.get("gates") or []]
 
 
+def comparison_rows(record: Record) -> list[list[str]]:
+    """One row per comparison that was made, as text under `COMPARED`."""
+    return [
+        [gate["name"], f"{gate['estimate']:+.1f}", _count(gate["won"]), _count(gate["lost"]), _p_value(gate["p_value"])]
+        for gate in record.get("gates") or []
+        if gate.get("p_value") is not None
+    ]
+
+
+def power_lines(record: Record) -> list[str]:
+    """One sentence per gate that the test set is small for, unless the run's reason says it already."""
+    lines = [in_words(each) for each in low(record.get("power") or [])]
+    return [line for line in lines if line not in record["reason"]]
+
+
 def markdown(record: Record) -> str:
     """The run as a page of GitHub-flavoured Markdown; what came from the data or a person is escaped."""
     version = f", version {record['version']}" if record.get("version") is not None else ""
@@ -65,6 +83,13 @@ def markdown(record: Record) -> str:
         lines += ["Nothing was scored.", ""]
     if rows := gate_rows(record):
         lines += ["## Gates", "", *_table(("Gate", "Verdict", "Why"), rows), ""]
+    if rows := comparison_rows(record):
+        lines += ["## Comparisons, example by example", "", *_table(COMPARED, rows, right=len(COMPARED) - 1), ""]
+    if told := power_lines(record):
+        lines += ["## Low power", "", *(f"- {_safe(line)}" for line in told), ""]
+    scored = [(name, _scores(record).get(key)) for key, name in METHODS.items()]
+    if rows := [[name, _percent(s["ece"])] for name, s in scored if s and s.get("ece") is not None]:
+        lines += ["## Calibration", "", *_table(("Method", "Expected calibration error, points"), rows, right=1), ""]
     lines += _data_section(record.get("data") or {})
     if seconds := record.get("seconds"):
         rows = [[stage, _seconds(value)] for stage, value in seconds.items()]
@@ -141,15 +166,16 @@ def _draw_method(axes: Axes, x: float, name: str, scores: Record, above: bool, c
 
 
 def _draw_gates(axes: Axes, record: Record) -> None:
-    """Every interval against its threshold; budgets, which have no interval, are told below."""
+    """Every interval against its threshold; guards and budgets, which have no interval, are told below."""
     gates = record.get("gates") or []
     drawn = [gate for gate in gates if gate.get("low") is not None and gate.get("high") is not None]
     axes.set_title("Soft prompt minus the other, points of accuracy", loc="left", fontsize=10, color=INK)
     if drawn:
         axes.grid(axis="x", color=GRID)
         axes.axvline(0, color=MUTED, linewidth=1)
-        others = [gate["name"].removeprefix("non-inferior to ") for gate in drawn]
-        axes.set_yticks(range(len(drawn)), [METHODS.get(other, other) for other in others])
+        names = [gate["name"].partition(" to ") for gate in drawn]
+        ahead = {"superior": "ahead of "}
+        axes.set_yticks(range(len(drawn)), [ahead.get(kind, "") + METHODS.get(to, to) for kind, _, to in names])
         axes.set_ylim(len(drawn) - 0.5, -0.5)
     else:
         _say(axes, "no gate compared anything")
@@ -159,7 +185,7 @@ def _draw_gates(axes: Axes, record: Record) -> None:
         axes.errorbar(y, row, xerr=[[y - low], [high - y]], fmt="o", color=ink, markersize=7, capsize=4, elinewidth=1.6)
         axes.vlines(gate["threshold"], row - 0.32, row + 0.32, color=INK, linestyle=(0, (3, 2)), linewidth=1.6)
         axes.annotate(gate["verdict"], (y, row), (0, 9), textcoords="offset points", ha="center", color=ink, fontsize=9)
-    told = [f"{gate['verdict']}: {gate['reason']}" for gate in gates if gate not in drawn]
+    told = [textwrap.fill(f"{gate['verdict']}: {gate['reason']}", 70) for gate in gates if gate not in drawn]
     note = ["dashed: the recipe's margin"] * bool(drawn) + told
     axes.set_xlabel("\n".join(note), color=MUTED, fontsize=9, loc="left")
 
@@ -216,6 +242,10 @@ def _percent(fraction: float | None) -> str:
 
 def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def _magnitude(power: int) -> str:

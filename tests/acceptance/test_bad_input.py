@@ -103,6 +103,20 @@ class TestData:
         told = stocked.promptmint("run", "orchard.toml", "--fail-on-refusal")
         assert told.code == 3 and "Unchanged" in told.out and "9.7%" in told.out
 
+    def test_too_few_test_rows_for_the_power_asked_for_refuse_before_any_training(self, stocked: Any) -> None:
+        stocked.edit("[gates]\n", "[gates]\nmin_power = 0.9\n")
+        stocked.edit('to = "lora", margin = 40.0', 'to = "lora", margin = 2.0')
+        ended = stocked.promptmint("run", "orchard.toml", "--json")
+        assert ended.code == 0, ended.err
+        found = ended.json
+        assert found["verdict"] == "refused" and found["version"] is None and found["gates"] == []
+        lora, champion = found["power"]
+        assert lora["power"] < 0.9 < champion["power"] and lora["rows"] == found["data"]["splits"]["test"]
+        assert f"about {lora['rows_needed']:,} would make it 90 %" in found["reason"]
+        assert not (stocked.store / "memo" / "train").exists() and not (stocked.home / "mlflow.db").exists()
+        told = stocked.promptmint("run", "orchard.toml", "--fail-on-refusal")
+        assert told.code == 3 and "gates.min_power = 0.9" in told.out
+
 
 class TestBase:
     def test_a_flipped_byte_is_noticed(self, stocked: Any) -> None:

@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEYS = {
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
 }  # fmt: skip
-FIGURES = {"accuracy", "low", "high", "macro_f1", "n", "trainable_params", "artifact_bytes", "train_seconds"}
+FIGURES = {"accuracy", "low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds"}
 DIGEST = re.compile("[0-9a-f]{64}")
 NOISE = re.compile(r"(?i)warning|traceback|error|exception|deprecat|\| info|prefect|mlflow|great_expectations")
 TEXTS = ["we saw cider and the orchard peel", "the anchor was near my sail and rudder", "crunchy core"]

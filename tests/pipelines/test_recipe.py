@@ -111,7 +111,11 @@ UNKNOWN = [
         "baselines.lora.r: unknown key. Known here: 'alpha', 'dropout', 'epochs', 'head_rate'",
     ),
     ("[baselines.zero_shot]", "x = 1", "baselines.zero_shot.x: unknown key. Known here: (none)."),
-    ("[gates]", "margin = 1", "gates.margin: unknown key. Known here: 'budgets', 'confidence', 'non_inferior'"),
+    (
+        "[gates]",
+        "margin = 1",
+        "gates.margin: unknown key. Known here: 'budgets', 'confidence', 'disagreement', 'max_ece'",
+    ),
     (
         "[gates.budgets]",
         "bytes = 1",
@@ -158,6 +162,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ("[baselines.zero_shot]", "[baselines.head_only]\nrate = 1.0", "head_only needs head.kind = 'linear'"),
         ('[head]\nkind = "verbaliser"\nwords = ["one", "two"]', "", "zero_shot needs head.kind = 'verbaliser'"),
         ("[baselines.lora]\nrate = 0.1", "", "a gate compares with 'lora', but there is no [baselines.lora]"),
+        ("[gates]", '[gates]\nsuperior = [{ to = "head_only" }]', "a gate compares with 'head_only', but there is no"),
         ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'full' or 'champion'"),
         ('method = "p-tuning-v2"', 'method = "magic"', "prompt.method: Input should be 'prompt-tuning', 'p-tuning'"),
         ('name = "tickets"', 'name = "Tickets!"', "name: String should match pattern"),
@@ -252,6 +257,20 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 WHOLE = Recipe.model_validate(tomllib.loads(FULL)).model_dump(mode="json", exclude={"description"})
+
+
+def test_gates_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:
+    """What 0.1.0's recipes did not know is absent where it is at its default, so their runs stay unchanged."""
+    before = load_recipe(write(FULL))
+    assert set(before.gates.model_dump()) == {"confidence", "resamples", "non_inferior", "budgets"}
+    silent = FULL.replace("[gates]\n", "[gates]\nmin_power = 0.0\ndisagreement = 0.1\n")
+    assert load_recipe(write(silent)).digest == before.digest
+    asked = load_recipe(write(FULL.replace("[gates]\n", "[gates]\nmin_power = 0.5\n")))
+    assert asked.gates.model_dump()["min_power"] == 0.5
+    assert asked.gates.model_dump()["disagreement"] == 0.1, "it decides now, so it is said"
+    other = load_recipe(write(FULL.replace("[gates]\n", "[gates]\ndisagreement = 0.2\n")))
+    assert len({before.digest, asked.digest, other.digest}) == 3
+    assert Recipe.model_validate(asked.model_dump(mode="json")).digest == asked.digest
 
 
 @given(st.sampled_from(leaves(WHOLE)), st.data())

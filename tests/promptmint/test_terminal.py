@@ -52,6 +52,14 @@ def test_a_run_that_ended_early_shows_its_reason_alone(console: Console, record:
     assert text(console) == "Verdict: refused: no\n"
 
 
+def test_low_power_is_said_once(console: Console, record: dict[str, Any]) -> None:
+    weak = {"gate": "non-inferior to lora", "power": 0.41, "wanted": 0.8, "rows": 600, "rows_needed": 1700, "margin": 2}
+    power = [weak | {"disagreement": 0.1}, weak | {"gate": "non-inferior to full", "power": 0.9, "disagreement": 0.1}]
+    show_run(console, record | {"power": power})
+    assert text(console).count("Low power: non-inferior to lora: with 600 test examples") == 1
+    assert "non-inferior to full" not in text(console)
+
+
 def test_a_version_that_waits_is_called_challenger(console: Console, record: dict[str, Any]) -> None:
     show_run(console, record | {"aliases": {"champion": 1, "challenger": 3}})
     assert "version 3, now challenger," in text(console)

@@ -8,7 +8,7 @@ import pytest
 from pipelines.errors import DataError
 from pipelines.evaluation.gates import judge
 from pipelines.evaluation.scores import Scores
-from pipelines.recipe import Budgets, Gates, NonInferiority
+from pipelines.recipe import Budgets, Gates, NonInferiority, Superiority
 
 Answered = Callable[[list[bool]], Scores]
 
@@ -18,11 +18,15 @@ def gates(*non_inferior: tuple[str, float], **budgets: int) -> Gates:
     return Gates(non_inferior=compared, budgets=Budgets(**budgets))
 
 
+def superior(to: str = "lora", margin: float = 0) -> Gates:
+    return Gates(superior=(Superiority(to=to, margin=margin),))
+
+
 def against(answered: Answered, losses: int, wins: int, n: int = 1000) -> dict[str, Scores]:
     """A prompt that loses and wins this often against every other."""
     prompt = answered([False] * losses + [True] * (n - losses))
     other = answered([True] * (n - wins) + [False] * wins)
-    return {"prompt": prompt, "lora": other, "full": other, "champion": other}
+    return {"prompt": prompt, **dict.fromkeys(("lora", "full", "head_only", "champion"), other)}
 
 
 def test_a_prompt_inside_the_margin_passes(answered: Answered) -> None:
@@ -62,6 +66,41 @@ def test_a_prompt_that_is_better_is_said_to_be_ahead(answered: Answered) -> None
     verdict = judge(gates(("champion", 1)), against(answered, losses=10, wins=40), {}, seed=0)
     assert verdict.verdict == "passed"
     assert "3.0 points ahead of the champion" in verdict.reason
+
+
+def test_a_superior_prompt_is_proven_ahead(answered: Answered) -> None:
+    verdict = judge(superior("head_only", 1), against(answered, losses=10, wins=40), {}, seed=0)
+    (gate,) = verdict.gates
+    assert (gate.name, gate.verdict, gate.estimate, gate.threshold) == ("superior to head_only", "passed", 3.0, 1)
+    assert gate.low is not None and 1 < gate.low < 3
+    assert "3.0 points ahead of the head alone (at worst +1." in verdict.reason
+    assert verdict.reason.endswith("the recipe asks for more than 1 ahead")
+
+
+@pytest.mark.parametrize(
+    ("losses", "wins", "margin", "verdict", "says"),
+    [
+        (40, 10, 0, "refused", "3.0 points behind LoRA (at best -1."),
+        (10, 20, 3, "refused", "1.0 points ahead of LoRA (at best +2."),
+        (10, 20, 0.5, "inconclusive", "1,000 test examples are too few to tell, about "),
+        (10, 12, 0.5, "inconclusive", "cannot tell whether it is really no further ahead"),
+        (10, 10, 0, "inconclusive", "level with LoRA"),
+    ],
+)
+def test_superiority_not_proven_is_refused_or_inconclusive(
+    answered: Answered, losses: int, wins: int, margin: float, verdict: str, says: str
+) -> None:
+    judged = judge(superior("lora", margin), against(answered, losses, wins), {}, seed=0)
+    assert judged.verdict == verdict
+    assert says in judged.reason
+
+
+def test_comparisons_count_who_was_right_alone(answered: Answered) -> None:
+    (gate,) = judge(gates(("lora", 2)), against(answered, losses=2, wins=9), {}, seed=0).gates
+    assert (gate.lost, gate.won) == (2, 9)
+    assert gate.p_value == pytest.approx(2 * (1 + 11 + 55) / 2**11)
+    told = judge(gates(("lora", 2)), against(answered, losses=0, wins=60), {}, seed=0).to_json()["gates"][0]
+    assert 0 < told["p_value"] < 1e-15
 
 
 def test_without_a_champion_its_gate_is_passed(answered: Answered) -> None:
@@ -108,7 +147,9 @@ def test_the_json_is_plain_rounded_and_the_same_for_the_same_seed(answered: Answ
     asked, scores = gates(("lora", 2), ("champion", 3), artifact_bytes=5), against(answered, 31, 20, n=700)
     first, second = (judge(asked, scores, {"artifact_bytes": 3}, seed=7).to_json() for _ in range(2))
     assert first == second == json.loads(json.dumps(first))
-    assert list(first["gates"][0]) == ["name", "verdict", "estimate", "low", "high", "threshold", "reason"]
+    keys = ["name", "verdict", "estimate", "low", "high", "threshold", "reason", "lost", "won", "p_value"]
+    assert all(list(gate) == keys for gate in first["gates"])
+    assert [(gate["lost"], gate["won"]) for gate in first["gates"]] == [(31, 20), (31, 20), (None, None)]
     assert first["gates"][0]["estimate"] == -1.5714
     assert first["gates"][0]["low"] == first["gates"][1]["low"]  # every gate starts from the same seed
     assert first["gates"][2]["estimate"] == 3 and isinstance(first["gates"][2]["estimate"], int)

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from pipelines.evaluation.report import COLUMNS, METHODS, _magnitude, gate_rows, markdown, plot, summary_rows
+from pipelines.evaluation.power import foresee
+from pipelines.evaluation.report import (
+    COLUMNS,
+    METHODS,
+    _magnitude,
+    comparison_rows,
+    gate_rows,
+    markdown,
+    plot,
+    power_lines,
+    summary_rows,
+)
+from pipelines.recipe import Gates, NonInferiority
 
 RECORD: dict[str, Any] = {
     "recipe": "tickets",
@@ -80,6 +92,37 @@ EMPTY: dict[str, Any] = {
     "unchanged": True,
     "data": None,
 }
+
+
+def test_comparisons_are_told_with_mcnemars_p_value() -> None:
+    full, champion = RECORD["gates"]
+    counted = full | {"lost": 91, "won": 30, "p_value": 2.2e-8}
+    ahead = {"name": "superior to head_only", "estimate": 3.04, "low": 0.9, "high": 5.1, "threshold": 1}
+    ahead = {**counted, **ahead, "verdict": "inconclusive", "p_value": 0.03125}
+    record = RECORD | {"gates": [counted, champion, ahead]}
+    assert comparison_rows(record) == [
+        ["non-inferior to full", "-6.1", "30", "91", "< 0.0001"],
+        ["superior to head_only", "+3.0", "30", "91", "0.0312"],
+    ]
+    assert "| superior to head\\_only | +3.0 | 30 | 91 | 0.0312 |" in markdown(record)
+    assert comparison_rows(RECORD) == [], "records of before have no counts"
+    assert plot(record) != plot(RECORD)
+
+
+def test_calibration_is_told_where_it_was_measured() -> None:
+    scores = {**RECORD["scores"], "prompt": RECORD["scores"]["prompt"] | {"ece": 0.0312}}
+    page = markdown(RECORD | {"scores": scores})
+    assert "| Soft prompt | 3.1 |" in page and page.count("Expected calibration error") == 1
+    assert "calibration" not in markdown(RECORD), "records of before have none"
+
+
+def test_low_power_is_told_unless_the_reason_says_it() -> None:
+    power = foresee(Gates(non_inferior=(NonInferiority(to="full", margin=5),)), 100)
+    (line,) = power_lines(RECORD | {"power": power})
+    assert "non-inferior to full: with 100 test examples" in line
+    assert f"## Low power\n\n- {line}" in markdown(RECORD | {"power": power})
+    assert power_lines(RECORD | {"power": power, "reason": f"refused: too small: {line}"}) == []
+    assert power_lines(RECORD) == [] and "Low power" not in markdown(RECORD)
 
 
 def test_one_row_per_scored_method_the_prompt_first() -> None:

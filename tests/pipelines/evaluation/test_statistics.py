@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import DataError
 from pipelines.evaluation import statistics
-from pipelines.evaluation.statistics import Interval, examples_needed, paired_bootstrap
+from pipelines.evaluation.statistics import Interval, binomial_at_most, examples_needed, mcnemar, paired_bootstrap
 
 
 def differences(losses: int, wins: int, n: int) -> np.ndarray:
@@ -133,6 +134,27 @@ def test_with_the_examples_needed_four_in_five_would_pass(losses: int, wins: int
 def test_no_number_of_examples_helps_an_estimate_on_the_margin() -> None:
     assert examples_needed(differences(4, 0, 200), 2, 0.95, largest=100) is None
     assert examples_needed(differences(3, 0, 200), 2, 0.95, largest=100) is not None
+
+
+@given(st.integers(0, 80), st.integers(0, 80))
+def test_mcnemar_counts_tosses_of_a_fair_coin(lost: int, won: int) -> None:
+    tosses = lost + won
+    tail = sum(math.comb(tosses, k) for k in range(min(lost, won) + 1))
+    assert mcnemar(lost, won) == mcnemar(won, lost) == pytest.approx(min(1, 2 * tail / 2**tosses))
+
+
+def test_mcnemar_agrees_with_the_binomial_test_and_bears_many_examples() -> None:
+    from scipy.stats import binomtest
+
+    for lost, won in ((3, 12), (400, 470), (49_000, 51_000)):
+        assert mcnemar(lost, won) == pytest.approx(binomtest(lost, lost + won).pvalue, rel=1e-6)
+
+
+@pytest.mark.parametrize(("successes", "n", "share"), [(0, 5, 0.3), (5, 5, 0.3), (40, 100, 0.6), (7, 20, 0.5)])
+def test_a_binomial_tail_is_that_of_scipy(successes: int, n: int, share: float) -> None:
+    from scipy.stats import binom
+
+    assert binomial_at_most(successes, n, share) == pytest.approx(float(binom.cdf(successes, n, share)), rel=1e-9)
 
 
 def test_more_power_needs_more_examples() -> None:

@@ -1,0 +1,73 @@
+"""The verdict as the flow gets it: every kind of gate, judged on scores that lie in the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.evaluation.report import comparison_rows, gate_rows, markdown
+from pipelines.evaluation.scores import save_scores
+from pipelines.recipe import load_recipe
+from pipelines.store.store import the_store
+from tasks.gating import judge
+
+RECIPE = """
+name = "talk"
+base = { name = "none", sources = ["file://none"] }
+data = { path = "talk.csv", labels = ["apples", "boats"] }
+prompt = { method = "p-tuning-v2", tokens = 4, rate = 1e-2 }
+baselines = { lora = { rate = 1e-2 }, head_only = { rate = 1e-2 } }
+[gates]
+non_inferior = [{ to = "lora", margin = 5.0 }]
+superior = [{ to = "head_only", margin = 2.0 }]
+per_label_accuracy = 0.6
+max_ece = 0.2
+budgets = { artifact_bytes = 100 }
+"""
+
+
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A prompt that never answers wrongly about apples and mostly about boats, and is always 73 % sure."""
+    monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PROMPTMINT_STORE", raising=False)
+    (tmp_path / "talk.toml").write_text(RECIPE)
+    label = np.repeat([0, 1], 500)
+
+    def scored(wrong_apples: int, wrong_boats: int) -> str:
+        answer = label.copy()
+        answer[:wrong_apples] = 1
+        answer[500 : 500 + wrong_boats] = 0
+        return save_scores(the_store(), [f"{row:04d}" for row in range(1000)], label, np.eye(2)[answer])
+
+    scores = {"prompt": scored(0, 240), "lora": scored(0, 245), "head_only": scored(200, 240)}
+    cost = {"trainable_params": 7, "artifact_bytes": 99, "seconds": 1.0}
+    found: dict[str, Any] = judge.fn(load_recipe(tmp_path / "talk.toml"), scores, dict.fromkeys(scores, cost))
+    return found
+
+
+def test_every_kind_of_gate_is_judged(judged: dict[str, Any]) -> None:
+    assert [(gate["name"], gate["verdict"]) for gate in judged["gates"]] == [
+        ("non-inferior to lora", "passed"),
+        ("superior to head_only", "passed"),
+        ("accuracy of every label", "refused"),
+        ("calibration error", "passed"),
+        ("budget of artifact bytes", "passed"),
+    ]
+    assert judged["verdict"] == "refused" and "'boats', the weakest label" in judged["reason"]
+    assert "52.0 % of its 500 test examples" in judged["reason"]
+
+
+def test_the_table_has_the_calibration_error_and_the_report_every_row(judged: dict[str, Any]) -> None:
+    assert judged == json.loads(json.dumps(judged))
+    errors = {method: table["ece"] for method, table in judged["scores"].items()}  # all say 73.1 %
+    expected = {"prompt": 0.760 - 0.7311, "lora": 0.755 - 0.7311, "head_only": 0.7311 - 0.560}
+    assert errors == pytest.approx(expected, abs=1e-4)
+    record = {"recipe": "talk", **judged}
+    assert [row[0] for row in comparison_rows(record)] == ["non-inferior to lora", "superior to head_only"]
+    assert comparison_rows(record)[1][1:4] == ["+20.0", "200", "0"]
+    assert len(gate_rows(record)) == 5 and "## Calibration" in markdown(record)
