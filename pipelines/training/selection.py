@@ -6,8 +6,9 @@ validation examples is often only the luckiest. See docs/decisions/0016-the-last
 
 from __future__ import annotations
 
-from scipy.stats import binom
 from torch import Tensor
+
+from pipelines.evaluation.statistics import binomial_at_most
 
 CHANCE = 0.05
 
@@ -32,4 +33,4 @@ def better_beyond_chance(one: Tensor, other: Tensor) -> bool:
     good (McNemar, "Note on the sampling error of the difference between correlated proportions", 1947).
     """
     ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
-    return bool(binom.sf(ahead - 1, ahead + behind, 0.5) <= CHANCE)
+    return binomial_at_most(behind, ahead + behind, 0.5) <= CHANCE
