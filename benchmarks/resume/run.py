@@ -73,20 +73,20 @@ def killed(command: list[str], after_s: float) -> None:
 
 
 def until_its_end(command: list[str]) -> tuple[dict[str, Any], float]:
-    """What a tuning that nobody disturbs ends with, and the seconds from its first news on."""
+    """What a tuning that nobody disturbs ends with, and the seconds between its first and its last news."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tuning:
         assert tuning.stdout is not None
-        start, lines = 0.0, []
+        start, end, lines = 0.0, 0.0, []
         for line in tuning.stdout:
             start = start or time.monotonic()
+            end = time.monotonic() if '"step"' in line else end  # the last line is no news, but what came out
             lines.append(line)
             if "resumed" in line and not any("resumed" in earlier for earlier in lines[:-1]):
                 news = json.loads(line)
                 print(f"  {news['job']}: {news['note']}")
-        seconds = time.monotonic() - start
     if tuning.returncode != 0:
         raise SystemExit(f"A tuning ended with code {tuning.returncode}.")
-    return json.loads(lines[-1]), seconds
+    return json.loads(lines[-1]), end - start
 
 
 def tune(home: Path, baselines: bool) -> None:
