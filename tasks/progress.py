@@ -59,6 +59,10 @@ class StageProgress:
 
 
 def _in_words(line: dict[str, Any]) -> str:
+    return _how_far(line) + (f" ({line['note']})" if line.get("note") else "")
+
+
+def _how_far(line: dict[str, Any]) -> str:
     if "scored" in line:
         return f"{line['job']}: {line['scored']:,} examples scored"
     if "validation_accuracy" in line:

@@ -21,6 +21,7 @@ class Compute(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0)  # per worker; 0: the machine's cores, shared out
     timeout_s: int = Field(6 * 3600, ge=1)  # of one launch
+    checkpoint_s: float = Field(5.0, gt=0)  # between two checkpoints of a training; more where writing takes long
 
 
 def load_compute(path: str | Path | None = None) -> Compute:

@@ -48,6 +48,7 @@ class TrainJob(_Closed):
     seed: int
     train: Path  # shards
     validation: Path
+    checkpoints: Path | None = None  # a folder that outlives the launch; None: nothing to go on with
     card: dict[str, Any] = {}  # a soft prompt: what prompt.json says beyond what the worker knows
 
 

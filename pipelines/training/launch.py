@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 import pipelines.errors
 from pipelines.errors import PromptmintError, TrainingError
@@ -42,20 +44,43 @@ def launch(
         TrainingError: a worker failed or took too long; the message ends with what it printed last.
         PromptmintError: what a worker raised on purpose.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="job-", dir=scratch, ignore_cleanup_errors=True) as work:
-        job_path, out = Path(work) / "job.json", Path(work) / "out"
+    with _work_folder(scratch) as work:
+        job_path, out = work / "job.json", work / "out"
         out.mkdir()
         job_path.write_text(JobFile(base=base, compute=compute, jobs=tuple(jobs)).model_dump_json())
-        with FileLock(Path(work) / LAUNCHER):  # let go even where this process is killed: then the workers end
-            with (Path(work) / "worker.log").open("wb") as log:
-                workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
-            try:
-                _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
-            finally:
-                _end(workers)
+        with (work / "worker.log").open("wb") as log:
+            workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
+        try:
+            _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
+        finally:
+            _end(workers)
         if workers.returncode != 0:
-            raise _failure(out, Path(work) / "worker.log", workers.returncode)
+            raise _failure(out, work / "worker.log", workers.returncode)
+
+
+def remove_left(scratch: Path) -> None:
+    """Remove the folders of launchers that were killed: nobody holds their locks."""
+    for left in scratch.glob("job-*"):
+        with suppress(Timeout, OSError), FileLock(left / LAUNCHER, timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _work_folder(scratch: Path) -> Iterator[Path]:
+    """A folder for one launch, its lock held, removed in the end.
+
+    It gets the name that `remove_left` looks for when its lock is held. The lock is let go even where this process is
+    killed: then the workers end.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    remove_left(scratch)
+    building = Path(tempfile.mkdtemp(prefix=".job-", dir=scratch))
+    with FileLock(building / LAUNCHER):
+        work = building.rename(scratch / building.name.removeprefix("."))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _command(job_path: Path, out: Path, compute: Compute) -> list[str]:

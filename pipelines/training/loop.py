@@ -1,7 +1,7 @@
 """The training loop: one method on one base, validation asked after every epoch.
 
 The same batches whatever the number of workers: each worker takes its share of a global batch, and the gradient is that
-of the mean over the whole of it.
+of the mean over the whole of it. An interrupted training goes on from its checkpoint to the same end, bit by bit.
 """
 
 from __future__ import annotations
@@ -20,23 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 from pipelines.errors import TrainingError
 from pipelines.recipe import Method, Optimisation
 from pipelines.training.batches import epoch_batches, sorted_batches
+from pipelines.training.checkpoint import Keeper
+from pipelines.training.collective import agreed, world
 from pipelines.training.frozen import Features, Head, features_of, only_head
-from pipelines.training.selection import Selection
 from pipelines.training.shards import Rows
+from pipelines.training.state import Epoch
 from pipelines.training.tuned import Tuned, train_mode
 
 Report = Callable[[dict[str, Any]], None]
 CURVE_POINTS = 200
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training rows and what validation said after it."""
-
-    epoch: int  # from 1
-    loss: float  # mean cross-entropy over the epoch's steps, nats
-    validation_loss: float
-    validation_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,14 @@ class Trained:
 
 
 def train(
-    tuned: Tuned, method: Method, shared: Optimisation, seed: int, rows: Rows, validation: Rows, report: Report
+    tuned: Tuned,
+    method: Method,
+    shared: Optimisation,
+    seed: int,
+    rows: Rows,
+    validation: Rows,
+    report: Report,
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Tune in place on `rows`, keeping the last epoch's weights unless `validation` proves an earlier one's better.
 
@@ -63,26 +62,41 @@ def train(
         rows: the training split.
         validation: the split that has a say in which epoch counts.
         report: called with the state of things about twice a second.
+        keeper: of this training's checkpoints; none: nothing is kept, and nothing is gone on with.
 
     Raises:
         TrainingError: the loss is no longer a number.
+        KeyboardInterrupt: the keeper was asked to stop, and has kept a checkpoint.
     """
     start = reported = time.perf_counter()
-    workers, rank = _world()
+    keeper = keeper or Keeper()
+    workers, rank = world()
     model, examples, held_out = _reduced(tuned, rows, validation, shared)
     parallel: nn.Module = DistributedDataParallel(model) if workers > 1 else model
     epochs = method.epochs or shared.epochs
     steps_per_epoch = math.ceil(len(examples) / shared.batch_size)
-    optimizer, schedule = _optimizer(tuned, method, shared, epochs * steps_per_epoch)
-    train_mode(tuned, method)
-    history: list[Epoch] = []
-    selection, kept, kept_epoch = Selection(), dict[str, Tensor](), 0
-    curve: list[tuple[int, float]] = []
-    step = seen = 0
+    steps = epochs * steps_per_epoch
+    optimizer = _optimizer(tuned, method, shared)
+    state = keeper.resume(tuned, optimizer)
+    schedule = _schedule(optimizer, shared, steps, state.step)
+    begun, start = time.perf_counter(), start - state.seconds
+    seen = 0
 
-    for epoch in range(epochs):
-        losses = []
-        for batch in epoch_batches(examples.lengths, shared.batch_size, seed, epoch):
+    def keep(stop: bool) -> None:
+        state.seconds = time.perf_counter() - start
+        keeper.keep(state, tuned, optimizer)
+        if stop:
+            raise KeyboardInterrupt(f"Asked to stop: ended after step {state.step}. The same command goes on from it.")
+
+    def pause() -> None:
+        """Between two batches of validation nothing is half-done; several workers are not all between two at a time."""
+        if keeper.asked_to_stop and workers == 1:
+            keep(stop=True)
+
+    for epoch in range(len(state.history), epochs):
+        train_mode(tuned, method)
+        batches = epoch_batches(examples.lengths, shared.batch_size, seed, epoch)
+        for batch in batches[state.step - epoch * steps_per_epoch :]:
             share = batch[rank::workers]
             weight = len(share) * workers / len(batch)  # undoes the mean over workers of unequal shares
             share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
@@ -95,44 +109,55 @@ def train(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(mean_over_workers(loss.detach()))
-            step += 1
-            if step % math.ceil(epochs * steps_per_epoch / CURVE_POINTS) == 0:
-                curve.append((step, losses[-1]))
+            mean, (due, stop) = agreed(loss.detach(), keeper.due(), keeper.asked_to_stop)
+            state.step += 1
+            state.loss += mean
+            if state.step % math.ceil(steps / CURVE_POINTS) == 0:
+                state.curve.append((state.step, mean))
             seen += len(batch)
-            if not math.isfinite(losses[-1]):
-                raise TrainingError(
-                    f"The loss became {losses[-1]!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
-                    "or set training.precision = 'fp32'."
-                )
+            _check_number("loss", mean, state.step, method, keeper)
+            if due or stop:
+                keep(stop)
             if (now := time.perf_counter()) - reported > 0.5:
                 reported = now
-                rate = seen / (now - start)
-                report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, "loss": losses[-1],
-                        "examples_per_s": rate, "seconds_left": (epochs * len(examples) - seen) / rate})  # fmt: skip
-        correct, validation_loss = validate(model, held_out, shared, tuned.base.device)
-        train_mode(tuned, method)
+                rate = seen / (now - begun)
+                left = (1 - state.step / steps) * epochs * len(examples) / rate
+                report({"epoch": epoch + 1, "step": state.step, "steps": steps, "loss": mean, "note": keeper.note,
+                        "examples_per_s": rate, "seconds_left": left})  # fmt: skip
+        correct, validation_loss = validate(model, held_out, shared, tuned.base.device, pause)
+        _check_number("validation loss", validation_loss, state.step, method, keeper)
         accuracy = float(correct.double().mean())
-        history.append(Epoch(epoch + 1, sum(losses) / len(losses), validation_loss, accuracy))
-        if selection.takes(correct):
-            kept, kept_epoch = {name: tensor.detach().clone() for name, tensor in tuned.trained()}, epoch + 1
-        report({"epoch": epoch + 1, "step": step, "steps": epochs * steps_per_epoch, **asdict(history[-1])})
+        state.history.append(Epoch(epoch + 1, state.loss / steps_per_epoch, validation_loss, accuracy))
+        state.loss = 0.0
+        if state.selection.takes(correct):
+            state.kept = {name: parameter.detach().clone() for name, parameter in tuned.trained()}
+            state.kept_epoch = epoch + 1
+        report({"epoch": epoch + 1, "step": state.step, "steps": steps, "note": keeper.note,
+                **asdict(state.history[-1])})  # fmt: skip
 
-    tuned.restore(kept)
+    tuned.restore(state.kept)
     tuned.eval()
-    return Trained(history, kept_epoch, step, time.perf_counter() - start, curve)
+    return Trained(state.history, state.kept_epoch, state.step, time.perf_counter() - start, state.curve)
 
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, rows: Rows | Features, shared: Optimisation, device: torch.device
+    model: nn.Module,
+    rows: Rows | Features,
+    shared: Optimisation,
+    device: torch.device,
+    pause: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, float]:
-    """Which rows were answered right, [n] bool, and the mean cross-entropy; every worker scores its share."""
-    workers, rank = _world()
+    """Which rows were answered right, [n] bool, and the mean cross-entropy; every worker scores its share.
+
+    `pause` is called on the way.
+    """
+    workers, rank = world()
     model.eval()
     correct = torch.zeros(len(rows), dtype=torch.uint8, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for batch in sorted_batches(rows.lengths, 2 * shared.batch_size)[rank::workers]:
+        pause()
         inputs, labels = rows.batch(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
             logits = model(*inputs).float()
@@ -156,14 +181,15 @@ def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
     return logits
 
 
-def mean_over_workers(value: Tensor) -> float:
-    """The mean of a scalar over all workers: the same number on each."""
-    workers, _ = _world()
-    if workers > 1:
-        value = value.clone()
-        dist.all_reduce(value)
-        value /= workers
-    return float(value)
+def _check_number(name: str, value: float, step: int, method: Method, keeper: Keeper) -> None:
+    if not math.isfinite(value):
+        kept = (
+            f"The last good checkpoint is {str(keeper.newest())!r}." if keeper.newest() else "There is no checkpoint."
+        )
+        raise TrainingError(
+            f"The {name} became {value!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
+            f"or set training.precision = 'fp32'. {kept}"
+        )
 
 
 def _reduced(
@@ -176,22 +202,22 @@ def _reduced(
     return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
 
 
-def _world() -> tuple[int, int]:
-    """How many workers there are, and which of them this is."""
-    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-
-
-def _optimizer(
-    tuned: Tuned, method: Method, shared: Optimisation, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW over what is trained, the head at its own rate; linear warm-up, then linearly down to zero."""
+def _optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.optim.Optimizer:
+    """AdamW over what is trained, the head at its own rate."""
     head = [parameter for name, parameter in tuned.trained() if name.startswith("head.")]
     body = [parameter for name, parameter in tuned.trained() if not name.startswith("head.")]
-    groups = [{"params": body, "lr": method.rate}, {"params": head, "lr": method.head_rate or method.rate}]
-    groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=shared.weight_decay, fused=True)
+    rates = [(body, method.rate), (head, method.head_rate or method.rate)]
+    groups = [{"params": part, "lr": rate, "initial_lr": rate} for part, rate in rates if part]
+    return torch.optim.AdamW(groups, weight_decay=shared.weight_decay, fused=True)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, shared: Optimisation, steps: int, done: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, then linearly down to zero, after as many steps as are done already."""
     rise = max(1, round(shared.warmup * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise)))
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise))),
+        last_epoch=done - 1,
     )
-    return optimizer, schedule

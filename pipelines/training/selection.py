@@ -6,6 +6,8 @@ validation examples is often only the luckiest. See docs/decisions/0016-the-last
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from pipelines.evaluation.statistics import binomial_at_most
@@ -13,11 +15,11 @@ from pipelines.evaluation.statistics import binomial_at_most
 CHANCE = 0.05
 
 
+@dataclass
 class Selection:
-    """What was kept while epochs went by."""
+    """What there is to choose by while epochs go by."""
 
-    def __init__(self) -> None:
-        self.best: Tensor | None = None  # [n] bool: what the most accurate epoch so far got right
+    best: Tensor | None = None  # [n] bool: what the most accurate epoch so far got right
 
     def takes(self, correct: Tensor) -> bool:
         """Whether an epoch that got these validation examples right, [n] bool, takes the place of the one before."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,10 @@ from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
 from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
-from pipelines.training.launch import News, launch
+from pipelines.training.launch import News, launch, remove_left
 
 STAGE = Stage("train", 4)
+ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
 
@@ -36,7 +40,7 @@ def train_all(
 ) -> dict[str, dict[str, Any]]:
     """`{method: {tree, trainable_params, artifact_bytes, seconds, kept_epoch, epochs, curve, reused}}`.
 
-    Each finished method is kept at once: a later one that fails, or Ctrl-C, costs only itself.
+    Each finished method is kept at once, and one that is interrupted goes on from its checkpoint the next time.
 
     Args:
         store: keeps the weights.
@@ -53,25 +57,32 @@ def train_all(
         TrainingError: the workers failed.
     """
     _check_room(recipe, base_folder)
+    scratch = cache.parent / "work"
     folders = {split: load_tree(store, shards[split], cache) for split in ("train", "validation")}
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, tuple[TrainJob, dict[str, Any]]] = {}
     for job in _jobs(recipe, base, shards, folders):
         inputs = _inputs(job, base, shards)
+        checkpoints = scratch / "checkpoints" / Path(STAGE.key(inputs)).stem
         if known := recall(store, STAGE, inputs):
             results[job.name] = {**known.value, "reused": True}
+            _forget(checkpoints)
             on_result(job.name, True)
         else:
-            missing[job.name] = (job, inputs)
+            missing[job.name] = (job.model_copy(update={"checkpoints": checkpoints}), inputs)
 
     def keep(name: str, folder: Path) -> None:
+        job, inputs = missing[name]
         value = _kept(store, folder)
-        remember(store, STAGE, missing[name][1], value, value["seconds"])
+        remember(store, STAGE, inputs, value, value["seconds"])
+        if job.checkpoints:
+            _forget(job.checkpoints)
         results[name] = {**value, "reused": False}
         on_result(name, False)
 
+    remove_left(scratch)
     if missing:
-        launch(base_folder, [job for job, _ in missing.values()], compute, on_news, keep, cache.parent / "work")
+        launch(base_folder, [job for job, _ in missing.values()], compute, on_news, keep, scratch)
     return results
 
 
@@ -112,7 +123,7 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
     """What the result of a training depends on: the job, with digests in the place of folders."""
-    asked = job.model_dump(mode="json", exclude={"train", "validation", "name"})
+    asked = job.model_dump(mode="json", exclude={"train", "validation", "checkpoints", "name"})
     return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
 
 
@@ -122,3 +133,13 @@ def _kept(store: Store, folder: Path) -> dict[str, Any]:
     (folder / "result.json").unlink()
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {**result, "tree": save_tree(store, folder), "artifact_bytes": size}
+
+
+def _forget(checkpoints: Path) -> None:
+    """Remove the checkpoints of one training, and those beside them that were given up."""
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    with suppress(OSError):
+        for other in checkpoints.parent.iterdir():
+            if time.time() - other.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(other, ignore_errors=True)
+        checkpoints.parent.rmdir()  # unless it holds others

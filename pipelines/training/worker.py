@@ -5,13 +5,14 @@ python -m torch.distributed.run --nproc-per-node N -m pipelines.training.worker 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -33,6 +33,7 @@ from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import label_word_ids
 from pipelines.recipe import Head, Prompt
+from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
@@ -57,7 +58,7 @@ def main(job_path: Path, out: Path) -> None:
                 continue
             torch.manual_seed(job.seed + _rank())
             if isinstance(job, TrainJob):
-                _train(job, base, jobs.base, out)
+                _train(job, base, jobs.base, out, jobs.compute.checkpoint_s)
             elif _rank() == 0:
                 _score(job, base, jobs.base, out)
             if _digest_weights(base) != untouched:
@@ -65,17 +66,25 @@ def main(job_path: Path, out: Path) -> None:
 
 
 def _end_with_launcher(lock: Path) -> None:
-    """End this process when nobody waits for it any more: a killed launcher lets go of its lock, and says nothing."""
-    with FileLock(lock):
+    """End this process when nobody waits for it any more: a killed launcher lets go of its lock, and says nothing.
+
+    The file is opened once: the next launcher may remove it with its folder at any moment.
+    """
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         os._exit(1)
 
 
-def _train(job: TrainJob, base: Base, base_folder: Path, out: Path) -> None:
+def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s: float) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder))
     rows, validation = read_rows(job.train), read_rows(job.validation)
-    went = train(tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news))
+    keeper = Keeper(job.checkpoints, checkpoint_s)
+    with stopping(keeper):
+        went = train(
+            tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news), keeper
+        )
     if _rank() != 0:
         return
     with _published(out, job.name) as folder:
@@ -151,10 +160,17 @@ def _digest_tensor(tensor: Tensor) -> str:
 
 
 def _tell(out: Path, name: str, news: dict[str, Any]) -> None:
-    """Append a line for the launcher to read; one write, so that no reader sees half a line."""
-    if _rank() == 0:
-        with (out / "progress.jsonl").open("ab") as file:
-            file.write(canonical_json({"job": name, **news}) + b"\n")
+    """Append a line for the launcher to read, whole or, where the disk is full, not at all."""
+    if _rank() != 0:
+        return
+    line, written = canonical_json({"job": name, **news}) + b"\n", 0
+    with suppress(OSError), (out / "progress.jsonl").open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            written = file.write(line)
+        finally:
+            if written < len(line):
+                file.truncate(before)
 
 
 @contextmanager

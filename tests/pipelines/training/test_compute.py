@@ -24,11 +24,13 @@ def test_a_profile_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert load_compute().workers == 2
 
 
-@pytest.mark.parametrize("text", ["worker = 2", "workers = 0", 'device = "tpu"', "workers ="])
+@pytest.mark.parametrize("text", ["worker = 2", "workers = 0", "checkpoint_s = 0", 'device = "tpu"', "workers ="])
 def test_what_cannot_be_used_is_refused_with_the_known_keys(tmp_path: Path, text: str) -> None:
     path = tmp_path / "box.toml"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=rf"(?s)'{path}'.*Known keys: workers, device, threads, timeout_s"):
+    with pytest.raises(
+        RecipeError, match=rf"(?s)'{path}'.*Known keys: workers, device, threads, timeout_s, checkpoint_s"
+    ):
         load_compute(path)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, T5Config
 
@@ -29,11 +30,11 @@ from pipelines.errors import BaseModelError, RecipeError, TrainingError
 from pipelines.inference.forward import load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.prompts.artifact import read_prompt
-from pipelines.recipe import Full, Head, HeadOnly, Optimisation, Prompt
+from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training import worker
 from pipelines.training.compute import Compute
-from pipelines.training.job import JobFile, TrainJob
-from pipelines.training.launch import launch
+from pipelines.training.job import LAUNCHER, JobFile, TrainJob
+from pipelines.training.launch import _work_folder, launch
 from pipelines.training.loop import train
 from pipelines.training.shards import read_rows
 from pipelines.training.tuned import linear_head, tune
@@ -290,6 +291,41 @@ job_file, scratch = map(Path, sys.argv[1:])
 asked = JobFile.model_validate_json(job_file.read_bytes())
 launch(asked.base, asked.jobs, asked.compute, lambda news: print(news, flush=True), lambda name, folder: None, scratch)
 """
+
+
+def test_what_a_killed_launcher_left_is_removed_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+    left, held = tmp_path / "job-left", tmp_path / "job-held"
+    for folder in (left, held):
+        (folder / "out").mkdir(parents=True)
+        (folder / LAUNCHER).touch()
+    with FileLock(held / LAUNCHER), _work_folder(tmp_path) as work:
+        assert set(tmp_path.iterdir()) == {held, work}
+        with pytest.raises(Timeout), FileLock(work / LAUNCHER, timeout=0):
+            pass
+    assert list(tmp_path.iterdir()) == [held]
+
+
+def test_two_workers_go_on_to_the_same_bits(place: Any, one_worker: Compute, tmp_path: Path) -> None:
+    """LoRA's dropout draws from each worker's own random numbers. One worker alone goes on too, and says so."""
+    compute = Compute(workers=2, device="cpu", threads=1, checkpoint_s=0.05)
+    asked = job(place, "lora", Lora(rank=2, rate=0.01, dropout=0.2), epochs=60)
+    kept = asked.model_copy(update={"checkpoints": tmp_path / "checkpoints"})
+    in_peace, stopped, resumed, alone = (Launched(tmp_path / name) for name in ("peace", "stopped", "resumed", "alone"))
+
+    def interrupt(news: dict[str, Any]) -> None:
+        if news["epoch"] >= 5:
+            raise KeyboardInterrupt
+
+    in_peace.start(place, [asked], compute)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.start(place, [kept], compute, interrupt)
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "copy")
+    resumed.start(place, [kept], compute)
+    assert {line["note"].rstrip("0123456789") for line in resumed.news} == {"resumed at step "}
+    wanted, found = weights(in_peace.out / "lora"), weights(resumed.out / "lora")
+    assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
+    alone.start(place, [kept.model_copy(update={"checkpoints": tmp_path / "copy"})], one_worker)
+    assert all(line["note"].endswith("; not to the last bit: workers changed") for line in alone.news)
 
 
 # What a worker refuses before it trains; test_tuning.py shows how such an error arrives.

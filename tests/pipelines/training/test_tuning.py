@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,3 +191,27 @@ def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(bert_folder: Path)
     with pytest.raises(RecipeError, match=r"tokens = 3 and template.max_tokens = 62 make 65 .* reads 64"):
         tuning._check_room(long, bert_folder)
     tuning._check_room(long.model_copy(update={"template": Template(max_tokens=61)}), bert_folder)
+
+
+def test_checkpoints_go_by_the_memo_and_are_no_part_of_it(place: Any, tmp_path: Path) -> None:
+    folders = {split: place.folders[split] for split in ("train", "validation")}
+    (job, *_) = tuning._jobs(RECIPE, place.base, place.shards, folders)
+    inputs = tuning._inputs(job, place.base, place.shards)
+    assert "checkpoints" not in inputs
+    assert tuning._inputs(job.model_copy(update={"checkpoints": tmp_path}), place.base, place.shards) == inputs
+    changed = RECIPE.model_copy(update={"prompt": RECIPE.prompt.model_copy(update={"rate": 0.2})})
+    (other, *_) = tuning._jobs(changed, place.base, place.shards, folders)
+    assert tuning._inputs(other, place.base, place.shards) != inputs
+
+
+def test_checkpoints_are_removed_with_those_that_were_given_up(tmp_path: Path) -> None:
+    mine, others, old = (tmp_path / "checkpoints" / name for name in ("mine", "others", "old"))
+    for folder in (mine, others, old):
+        folder.mkdir(parents=True)
+        (folder / "0000000001-ab.safetensors").touch()
+    os.utime(old, (time.time() - tuning.ABANDONED_S - 9,) * 2)
+    tuning._forget(mine)
+    assert list((tmp_path / "checkpoints").iterdir()) == [others]
+    tuning._forget(others)
+    tuning._forget(others)
+    assert list(tmp_path.iterdir()) == []
