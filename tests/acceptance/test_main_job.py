@@ -18,8 +18,10 @@ import pandas as pd
 import pytest
 
 from mlflow_config import names, tracking
+from pipelines.digests import digest_bytes
 from pipelines.errors import ArtifactError, BaseModelError
 from pipelines.runs import METHODS
+from pipelines.store.trees import object_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -252,14 +254,23 @@ class TestServing:
         with pytest.raises(BaseModelError, match=r"model\.safetensors has SHA-256"):
             load_predictor(pulled, other, first.json["prompt_digest"])
 
-    def test_a_spoilt_base_in_the_cache_is_refused_by_the_command(self, shop: Any, first: Any) -> None:
+    def test_a_spoilt_base_in_the_cache_is_fetched_anew_and_one_in_the_store_is_refused(
+        self, shop: Any, first: Any
+    ) -> None:
         weights = shop.home / "cache" / first.json["base_digest"] / "model.safetensors"
         whole = weights.read_bytes()
-        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        stored = shop.home / "store" / object_key(digest_bytes(whole))
+        spoilt = whole[:-1] + bytes([whole[-1] ^ 1])
+        weights.write_bytes(spoilt)
+        assert shop.promptmint("predict", "orchard@champion", TEXTS[0]).code == 0
+        assert weights.read_bytes() == whole
+        weights.write_bytes(spoilt)
+        stored.write_bytes(spoilt)
         refused = shop.promptmint("predict", "orchard@champion", TEXTS[0])
-        weights.write_bytes(whole)
-        assert refused.code == 5 and refused.out == ""
-        assert refused.err.startswith("BaseModelError: ") and "model.safetensors" in refused.err
+        stored.write_bytes(whole)
+        assert refused.code == 6 and refused.out == ""
+        assert refused.err.startswith("CorruptObject: ") and stored.name in refused.err
+        assert shop.promptmint("predict", "orchard@champion", TEXTS[0]).code == 0
 
     def test_the_packaged_model_answers_where_nobody_knows_promptmint(
         self, shop: Any, first: Any, tmp_path: Path
