@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 POOL = 16  # batches' worth of shuffled examples that are sorted by length together
 
@@ -31,3 +35,13 @@ def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[
     """Batches for scoring: every row once, longest first, so that memory is asked for at the start."""
     rows = np.argsort(-lengths, kind="stable")
     return [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+
+
+def in_rows_order(give: Callable[[NDArray[np.int64]], Tensor], lengths: NDArray[np.int64], batch_size: int) -> Tensor:
+    """What `give` gives for the rows of each batch, [B, d], as one float32 tensor [n, d] on the CPU, in rows' order."""
+    batches = sorted_batches(lengths, batch_size)
+    parts = [give(batch).float().cpu() for batch in batches]
+    given = torch.empty(len(lengths), parts[0].shape[1])
+    for batch, part in zip(batches, parts, strict=True):
+        given[torch.from_numpy(batch)] = part
+    return given

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipelines.training.batches import sorted_batches
+from pipelines.training.batches import in_rows_order
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned
 
@@ -51,9 +51,7 @@ def only_head(tuned: Tuned) -> bool:
 def features_of(tuned: Tuned, rows: Rows, batch_size: int, precision: str) -> Features:
     """The features of every row, in the rows' order, computed in the precision of the training."""
     tuned.eval()
-    features = torch.empty(len(rows), tuned.base.hidden_width)
-    for batch in sorted_batches(rows.lengths, batch_size):
-        inputs, _ = rows.batch(batch, tuned.base.device)
-        with torch.autocast(tuned.base.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            features[torch.from_numpy(batch)] = tuned.features(*inputs).float().cpu()
+    device = tuned.base.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        features = in_rows_order(lambda batch: tuned.features(*rows.batch(batch, device)[0]), rows.lengths, batch_size)
     return Features(features, rows.labels, rows.lengths)

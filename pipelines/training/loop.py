@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.errors import TrainingError
 from pipelines.recipe import Method, Optimisation
-from pipelines.training.batches import epoch_batches, sorted_batches
+from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
 from pipelines.training.frozen import Features, Head, features_of, only_head
@@ -173,19 +173,13 @@ def validate(
 def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
     """Class logits [n, C] of every row in float32, in the rows' order."""
     tuned.eval()
-    batches = sorted_batches(rows.lengths, batch_size)
-    parts = [tuned(*rows.batch(batch, tuned.base.device)[0]).float().cpu() for batch in batches]
-    logits = torch.empty(len(rows), parts[0].shape[1])
-    for batch, part in zip(batches, parts, strict=True):
-        logits[torch.from_numpy(batch)] = part
-    return logits
+    return in_rows_order(lambda batch: tuned(*rows.batch(batch, tuned.base.device)[0]), rows.lengths, batch_size)
 
 
 def _check_number(name: str, value: float, step: int, method: Method, keeper: Keeper) -> None:
     if not math.isfinite(value):
-        kept = (
-            f"The last good checkpoint is {str(keeper.newest())!r}." if keeper.newest() else "There is no checkpoint."
-        )
+        newest = keeper.newest()
+        kept = f"The last good checkpoint is {str(newest)!r}." if newest else "There is no checkpoint."
         raise TrainingError(
             f"The {name} became {value!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
             f"or set training.precision = 'fp32'. {kept}"
