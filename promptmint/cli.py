@@ -11,7 +11,10 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -27,6 +30,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Reference = Annotated[str, typer.Argument(help="NAME@champion, NAME@challenger or NAME@VERSION")]
 
+INTERRUPTED = "Interrupted. What was finished is in the store; the same command goes on from there."
+
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
     "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
@@ -34,19 +39,38 @@ REPORTED = (
 
 
 def main() -> None:
-    """Run a command; an error raised on purpose becomes one message and its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are ended, nothing is half-written
+    """Run a command; an error raised on purpose becomes one message and its exit code, and so does Ctrl-C."""
+    with _interruptions() as pressed:
+        try:
+            app()
+        except BaseException as ended:
+            if pressed and getattr(ended, "code", 1) != 0:  # libraries turn Ctrl-C into errors of their own
+                typer.secho(INTERRUPTED, err=True)
+                sys.exit(130)
+            if isinstance(ended, PromptmintError):
+                typer.secho(f"{type(ended).__name__}: {ended}", err=True, fg="red")
+                sys.exit(ended.exit_code)
+            raise
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """The signals that asked this process to stop, as they come: workers are ended, nothing is half-written."""
+    pressed: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # a job in the background ignores Ctrl-C, and goes on ignoring it
+            signal.signal(number, stop)
     try:
-        app()
-    except PromptmintError as error:
-        typer.secho(f"{type(error).__name__}: {error}", err=True, fg="red")
-        sys.exit(error.exit_code)
-    except SystemExit as ended:
-        if ended.code == 130:  # what typer makes of Ctrl-C
-            typer.secho(
-                "Interrupted. What was finished is in the store; the same command goes on from there.", err=True
-            )
-        raise
+        yield pressed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command()
