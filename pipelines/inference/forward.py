@@ -153,14 +153,13 @@ AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-@torch.no_grad()
-def _watched(backbone: Any, input_ids: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
+def _watched(backbone: Any, **inputs: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
     """Module, keys and values [B, H_kv, T, d_h] of each self-attention, in the order of one forward pass."""
     global _watch
     watch: list[tuple[nn.Module, Tensor, Tensor]] = []
     _watch = watch
     try:
-        backbone(input_ids=input_ids.to(backbone.device))
+        backbone(**inputs)
     finally:
         _watch = None
     return watch
@@ -168,14 +167,36 @@ def _watched(backbone: Any, input_ids: Tensor) -> list[tuple[nn.Module, Tensor, 
 
 def _attention_layers(backbone: Any) -> tuple[AttentionLayer, ...]:
     """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
-    seen = _watched(backbone, torch.zeros(1, 1, dtype=torch.long))
+    with torch.no_grad():
+        seen = _watched(backbone, input_ids=torch.zeros(1, 1, dtype=torch.long, device=backbone.device))
     return tuple(AttentionLayer(module, key.shape[1], key.shape[3]) for module, key, _ in seen)
 
 
+@torch.no_grad()
 def keys_and_values(base: Base, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     """What the base's own attentions make of a text [1, T]: keys and values, each [L, H_kv, T, d_h]."""
-    seen = _watched(base.backbone, input_ids)
+    seen = _watched(base.backbone, input_ids=input_ids.to(base.device))
     return torch.cat([key for _, key, _ in seen]).cpu(), torch.cat([value for _, _, value in seen]).cpu()
+
+
+def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same prompt as the keys and values that a decoder makes of it, for all texts alike; gradients flow through.
+
+    What stands before a text in a decoder does not depend on the text: reading it once costs P positions, and not P
+    for every row. An encoder reads in both directions, so its prompts among the input embeddings stay as they are.
+    """
+    if not base.decoder or "embeddings" not in prompt or len({_shape(layer) for layer in base.layers}) > 1:
+        return prompt
+    embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
+    seen = _watched(base.backbone, inputs_embeds=embeddings[None], use_cache=False)
+    return {
+        "keys": torch.cat([key for _, key, _ in seen]),
+        "values": torch.cat([value for _, _, value in seen]),
+    }
+
+
+def _shape(layer: AttentionLayer) -> tuple[int, int]:
+    return layer.kv_heads, layer.head_width
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, T5Config
 
 from pipelines.inference import forward
-from pipelines.inference.forward import Base, class_scores, hidden_states, load_base, padded, pooled
+from pipelines.inference.forward import Base, class_scores, hidden_states, load_base, padded, pooled, read_once
 
 P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
@@ -145,6 +145,27 @@ def test_a_decoders_prefix_is_its_own_cache(
     prompt = prompt_for(base, "key-value")
     wanted = with_cache(reference(folder), ids, mask, prompt).last_hidden_state
     assert close(base, hidden_states(base, ids, mask, prompt)[mask == 1], wanted[mask == 1])
+
+
+def test_a_decoder_reads_an_input_prompt_once_for_all_rows(base: Base) -> None:
+    """Same states and same gradients, although the prompt was read at batch 1."""
+    vectors = prompt_for(base, "input")["embeddings"].requires_grad_()
+    once = read_once(base, {"embeddings": vectors})
+    assert set(once) == ({"keys", "values"} if base.decoder else {"embeddings"})
+    weights = torch.randn(base.hidden_width, generator=torch.Generator().manual_seed(2)).to(vectors.dtype)
+    found = []
+    for prompt in ({"embeddings": vectors}, once):
+        ids, mask = padded(ROWS)
+        states = hidden_states(base, ids, mask, prompt)[mask.bool()]
+        (gradient,) = torch.autograd.grad((states @ weights).sum(), vectors)
+        found.append((states.detach(), gradient))
+    for left, right in zip(*found, strict=True):
+        assert close(base, left, right)
+
+
+def test_a_prompt_of_keys_is_read_already(base: Base) -> None:
+    prompt = prompt_for(base, "key-value")
+    assert read_once(base, prompt) is prompt
 
 
 @torch.no_grad()
