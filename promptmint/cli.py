@@ -18,8 +18,10 @@ from pipelines.errors import PromptmintError
 from promptmint.commands import deciding, keeping, minting, using
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    minting.run, deciding.status, deciding.promote, deciding.rollback, using.pull, using.export, using.predict,
-    using.verify, keeping.doctor, keeping.up, keeping.down,
+    minting.run, minting.reproduce,
+    deciding.status, deciding.promote, deciding.rollback, deciding.reconcile,
+    using.pull, using.export, using.predict, using.verify,
+    keeping.doctor, keeping.gc, keeping.up, keeping.down,
 )  # fmt: skip
 INTERRUPTED = "Interrupted. What was finished is in the store; the same command goes on from there."
 

@@ -38,6 +38,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import read_rows
+from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
 
 FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the launcher to raise again
@@ -88,7 +89,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s
     if _rank() != 0:
         return
     with _published(out, job.name) as folder:
-        result = {**asdict(went), "trainable_params": tuned.trainable_params()}
+        result = {**asdict(went), "trainable_params": tuned.trainable_params(), "machine": machine(tuned)}
         if isinstance(settings, Prompt):
             result["prompt_digest"] = mint(folder, tuned, settings, base_folder, job)
         else:

@@ -1,13 +1,14 @@
-"""Keeping house: what promptmint needs on this machine, and its servers."""
+"""Keeping house: what promptmint needs on this machine, its store swept, and its servers."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from pipelines.settings import home
-from promptmint.commands.answers import AsJson, report
+from promptmint.commands.answers import AsJson, console, print_json, report
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -19,6 +20,34 @@ def doctor(as_json: AsJson = False) -> None:
     report({"findings": findings}, "\n".join(lines), as_json)
     if not all(each["ok"] for each in findings):
         raise typer.Exit(1)
+
+
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; else only tell")] = False,
+    older_than: Annotated[float, typer.Option(min=1, help="Days: what was written later stays")] = 14,
+    as_json: AsJson = False,
+) -> None:
+    """Find what the store holds and nothing needs any more; with --delete remove it."""
+    from mlflow_config.registry import digests
+    from pipelines.garbage import find, remove, totals
+    from pipelines.store.store import the_ledger, the_store
+    from promptmint.terminal import show_garbage
+
+    store = the_store()
+    findings = find(store, the_ledger(), digests(), timedelta(days=older_than))
+    if delete:
+        remove(store, findings.garbage)
+    found = {
+        "store": store.uri,
+        "deleted": delete,
+        "older_than_days": older_than,
+        "kinds": totals(findings),
+        "keys": [item.key for item in findings.garbage],
+    }
+    if as_json:
+        print_json(found)
+    else:
+        show_garbage(console(), found)
 
 
 def up(

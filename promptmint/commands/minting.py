@@ -1,18 +1,20 @@
-"""Minting: a recipe run."""
+"""Minting: a recipe run, a version minted again."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from promptmint.commands.answers import AsJson, console, print_json
+from pipelines.settings import cache_folder, home
+from promptmint.commands.answers import AsJson, Reference, console, print_json
 from promptmint.embedded import embedded_prefect
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases", "not_promoted",
 )  # fmt: skip
 
 
@@ -34,6 +36,35 @@ def run(
         _show_run(record)
     if fail_on_refusal and record["verdict"] != "passed":
         raise typer.Exit(3)
+
+
+def reproduce(
+    reference: Reference,
+    compute: Annotated[
+        Path | None, typer.Option(help="A compute profile", show_default="workers and threads as the first time")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mint a version again from what the store kept of it, and compare the two bit by bit."""
+    from rich.console import Console
+
+    from pipelines.reproduce import reproduce as again
+    from pipelines.store.store import the_store
+    from pipelines.training.compute import load_compute
+    from promptmint.client import artifact
+    from promptmint.terminal import bar, show_reproduction
+
+    folder, digest = artifact(reference)
+    profile = load_compute(compute) if compute else None
+    with bar(Console(stderr=True), "check, train") as on_news:
+        result = again(the_store(), folder, digest, profile, home() / "work", cache_folder(), on_news)
+    found = {"reference": reference, "equal": result.equal, **asdict(result)}
+    if as_json:
+        print_json(found)
+    else:
+        show_reproduction(console(), found)
+    if not result.equal:
+        raise typer.Exit(1)
 
 
 def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:
