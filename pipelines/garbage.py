@@ -107,7 +107,8 @@ def _closed(store: Store, items: Mapping[str, Item], young: set[str], named: set
                 named |= _named(store, key)
         for key, memo in list(memos.items()):
             decides = memo["value"] if key.startswith(COSTLY) else memo["inputs"]
-            if all(lies in stay for lies in _lying(items, decides)):
+            lying = _lying(items, decides)
+            if lying and lying <= stay:
                 stay.add(key)
                 named |= digests(json.dumps(memos.pop(key)["value"]))
     return stay

@@ -46,8 +46,8 @@ def standing(name: str, entries: Sequence[Entry]) -> Standing:
     return Standing(
         name,
         champion=now.champion,
-        champion_since=crowned and crowned.at,
+        champion_since=crowned.at if crowned else None,
         challenger=now.challenger,
-        last_verdict=registered and registered.verdict,
-        last_registered=registered and registered.at,
+        last_verdict=registered.verdict if registered else None,
+        last_registered=registered.at if registered else None,
     )
