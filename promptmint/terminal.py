@@ -96,7 +96,7 @@ def show_fleet(console: Console, recipes: Sequence[Mapping[str, Any]], now: date
         for each in recipes
     ]  # fmt: skip
     columns = ("Recipe", "Champion", "For", "Challenger", "Last verdict", "Ago")
-    console.print(_table(f"{len(recipes):,} recipes", columns, rows))
+    console.print(_table(f"{len(recipes):,} recipe{'s' * (len(recipes) > 1)}", columns, rows))
 
 
 @contextmanager

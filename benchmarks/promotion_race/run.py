@@ -1,6 +1,7 @@
 """Whether many processes that promote at once leave one champion.
 
     python benchmarks/promotion_race/run.py --writers 32 [--races 1] [--store folder|s3] [--keep]
+    python benchmarks/promotion_race/run.py --report                                               what is kept here
 
 A ledger with one passed version per writer, in a folder and in a bucket on a server that honours conditional puts
 (moto's). Every writer is a process of its own: it reads the ledger, waits until all have, and promotes its version on
@@ -45,7 +46,11 @@ def main() -> None:
     parser.add_argument("--races", type=int, default=1, help="per store")
     parser.add_argument("--store", choices=("folder", "s3"), help="both, unless one is named")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
+    if arguments.report:
+        report()
+        return
     races = []
     with tempfile.TemporaryDirectory() as folder, s3_server() as bucket:
         for store, place in (("folder", f"file://{folder}"), ("s3", bucket)):
@@ -143,6 +148,16 @@ def keep(**result: Any) -> None:
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"race-{result['writers']}-{digest_json(whole)[:8]}.json").open("xb") as file:
         file.write(canonical_json(whole) + b"\n")
+
+
+def report() -> None:
+    """Every race that is kept."""
+    print("\nRaces: writers that promote at once, and what they leave")
+    for path in sorted(RESULTS.glob("race-*.json")):
+        result = json.loads(path.read_bytes())
+        for each in result["races"]:
+            figures = ", ".join(f"{figure} {value}" for figure, value in each.items() if figure != "store")
+            print(f"  {each['store']:<8} writers {result['writers']}, {figures}")
 
 
 if __name__ == "__main__":
