@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,22 @@ from pipelines.store.trees import save_tree
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 MONTH_S = 30 * 24 * 3600
+OVERTAKEN = """
+import json
+from promptmint.embedded import embedded_prefect
+embedded_prefect()
+from flows.retrain import retrain
+from pipelines.promotion.ledger import promote
+from pipelines.store.store import the_ledger
+from tasks.progress import listeners
+
+def overtake(news):
+    if news.stage == "judge":  # the champion has been scored
+        promote(the_ledger(), "orchard", 2, who="ann", why="I was sooner", force=True)
+
+listeners.append(overtake)
+print(json.dumps(retrain("orchard.toml")))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +159,20 @@ class TestGarbage:
         moment = time.time() - MONTH_S
         for path in shop.store.rglob("*"):
             os.utime(path, (moment, moment))
+
+
+def test_a_prompt_is_not_promoted_over_a_champion_that_it_was_not_compared_with(
+    shop: Any, first: dict[str, Any]
+) -> None:
+    shop.edit("artifact_bytes = 20_000", "artifact_bytes = 10")
+    assert shop.promptmint("run", "orchard.toml", "--json").json["version"] == 2
+    shop.edit("artifact_bytes = 10", "artifact_bytes = 19_000")
+    command = [sys.executable, "-c", OVERTAKEN]
+    done = subprocess.run(command, cwd=shop.folder, env=shop.environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert (record["verdict"], record["version"]) == ("passed", 3)
+    assert record["not_promoted"].startswith("'ann' wrote entry 4 of 'orchard' first (promoted version 2 at ")
+    assert record["aliases"] == {"champion": 2, "challenger": 3}
+    again = shop.promptmint("run", "orchard.toml")
+    assert again.out.startswith("Unchanged: ") and "Not promoted: 'ann' wrote entry 4" in again.out
