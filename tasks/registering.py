@@ -17,6 +17,7 @@ from pipelines.digests import canonical_json
 from pipelines.evaluation.report import markdown, plot
 from pipelines.promotion import ledger
 from pipelines.prompts.provenance import provenance
+from pipelines.recipe import Recipe
 from pipelines.runs import finished
 from pipelines.settings import cache_folder, store_uri
 from pipelines.store.store import the_ledger, the_store
@@ -25,10 +26,10 @@ from tasks.retrying import RETRYING
 
 
 @task(**RETRYING)
-def complete_artifact(minted: str, base: PinnedBase, record: Mapping[str, Any]) -> str:
+def complete_artifact(minted: str, recipe: Recipe, base: PinnedBase, record: Mapping[str, Any]) -> str:
     """The tree of the prompt's whole artifact: what was minted, and where it comes from beside it."""
     store = the_store()
-    origin = provenance(record, base, store_uri())
+    origin = provenance(record, recipe, base, store_uri())
     with tempfile.TemporaryDirectory(prefix="promptmint-artifact-") as name:
         folder = Path(name) / "artifact"
         shutil.copytree(load_tree(store, minted, cache_folder()), folder)

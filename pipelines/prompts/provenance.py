@@ -7,22 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.bases.pin import PinnedBase
+from pipelines.recipe import Recipe
 
 VERSIONS_THAT_MATTER = ("promptmint", "torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 
-def provenance(record: Mapping[str, Any], base: PinnedBase, store: str) -> dict[str, Any]:
+def provenance(record: Mapping[str, Any], recipe: Recipe, base: PinnedBase, store: str) -> dict[str, Any]:
     """What `provenance.json` says of the prompt that a run minted.
 
     Args:
         record: of the run, its verdict included.
+        recipe: that the prompt was tuned by, the choice of a sweep made.
         base: what the prompt was tuned on.
         store: the URI of the store at minting.
     """
     return {
         "prompt_digest": record["prompt_digest"],
         "run_key": record["run_key"],
-        "recipe": record["settings"],
+        "recipe": recipe.model_dump(mode="json", exclude={"description"}),
         "recipe_digest": record["recipe_digest"],
         "data_digest": record["data_digest"],
         "store": store,
