@@ -63,8 +63,8 @@ def reading(block: nn.Module, states: Tensor) -> Forward:
         given = own(states, *others, **options)
         if not isinstance(given, Tensor):
             raise ValueError(
-                f"A layer of the type {type(block).__name__!r} gives {type(given).__name__!r} instead of hidden states, "
-                "so a prompt cannot enter between two layers of this base. Use method = 'prompt-tuning'."
+                f"A layer of the type {type(block).__name__!r} gives {type(given).__name__!r} instead of hidden "
+                "states, so a prompt cannot enter between two layers of this base. Use method = 'prompt-tuning'."
             )
         return given
 

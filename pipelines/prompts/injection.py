@@ -34,8 +34,8 @@ def at_layer(base: Base, layer: int | None) -> str:
         )
     if layer is None or not 1 <= layer < layers:
         raise RecipeError(
-            f"prompt.layer = {layer!r}, but this base has {layers} layers: it can be 1 to {layers - 1}. A prompt before "
-            "the first of them is method = 'prompt-tuning'."
+            f"prompt.layer = {layer!r}, but this base has {layers} layers: it can be 1 to {layers - 1}. A prompt "
+            "before the first of them is method = 'prompt-tuning'."
         )
     return f"layer_{layer}"
 

@@ -15,7 +15,7 @@ from pipelines.errors import RecipeError
 from pipelines.inference.forward import Base, hidden_states, load_base, padded
 from pipelines.prompts.injection import input_shapes, key_value_shapes
 from pipelines.prompts.methods import PRESETS, new_prompt
-from pipelines.prompts.parameterisation import Direct, Encoded
+from pipelines.prompts.parameterisation import Encoded
 from pipelines.recipe import OWN_KEYS, Prompt
 
 
