@@ -136,6 +136,7 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
     "late": ("layer",),
     "lopa": ("hidden", "rank"),
     "dept": ("rank", "positions", "offset_rate"),
+    "iapt": ("rank",),
 }
 
 
@@ -146,26 +147,37 @@ class Prompt(Method):
     """
 
     method: Literal[
-        "prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning", "residual", "superpos", "late", "lopa", "dept"
+        "prompt-tuning",
+        "p-tuning",
+        "p-tuning-v2",
+        "prefix-tuning",
+        "residual",
+        "superpos",
+        "late",
+        "lopa",
+        "dept",
+        "iapt",
     ]
     tokens: int = Field(ge=1)
     init: Literal["random", "vocabulary", "labels", "text", "prior", "inputs"] = "random"
     init_text: str | None = None  # init = "text": repeated or cut to as many tokens as the prompt has
-    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start; where an encoder reads it, 1.0
+    init_scale: float = Field(
+        0.02, gt=0
+    )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
     hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
     basis: int = Field(128, ge=1)  # token embeddings that every vector of the prompt is a superposition of
     layer: int | None = Field(None, ge=1)  # the first that reads the prompt, counted from 0
-    rank: int = Field(8, ge=1)  # of an instance gate, or of the text's offsets
+    rank: int = Field(8, ge=1)  # of an instance gate, of the text's offsets, or of a generator's summary
     positions: int = Field(128, ge=1)  # of the text that get an offset, from its start
     offset_rate: Rate | None = None  # of the offsets; None: the same rate
 
     @model_validator(mode="before")
     @classmethod
     def _encoders_read_wide_tables(cls, given: Any) -> Any:
-        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning")
+        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning", "iapt")
         return {"init_scale": 1.0, **given} if wide else given
 
     @model_validator(mode="after")

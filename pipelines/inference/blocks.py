@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 Forward = Callable[..., Tensor]
+Change = Callable[[Tensor], Tensor]
 
 
 def block_of(backbone: nn.Module, attention: nn.Module) -> nn.Module | None:
@@ -51,8 +52,8 @@ def keeping(kept: list[Tensor]) -> Forward:
     return forward
 
 
-def reading(block: nn.Module, states: Tensor) -> Forward:
-    """The block's own forward, on `states` instead of what the pass gives it.
+def reading(block: nn.Module, change: Change) -> Forward:
+    """The block's own forward, on what `change` makes of the hidden states that the pass gives it.
 
     Raises:
         ValueError: the block gives something else than hidden states alone, so that none can be left out.
@@ -60,7 +61,7 @@ def reading(block: nn.Module, states: Tensor) -> Forward:
     own: Forward = block.forward
 
     def forward(hidden_states: Tensor, *others: Any, **options: Any) -> Tensor:
-        given = own(states, *others, **options)
+        given = own(change(hidden_states), *others, **options)
         if not isinstance(given, Tensor):
             raise ValueError(
                 f"A layer of the type {type(block).__name__!r} gives {type(given).__name__!r} instead of hidden "

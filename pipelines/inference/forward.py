@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .blocks import block_of, keeping, left_out, reading, running
-from .instance import gated, has_gate, with_offsets
+from .instance import gated, generated, has_gate, with_offsets
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
 SHORT = 256  # positions
@@ -233,8 +234,11 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
             - `embeddings` [P, d], at the input: the same for all rows, or [B, P, d], each its own. With the tensors of
               `instance.py` they are gated by each text, or the text's embeddings get offsets;
             - `keys` and `values`, each [L, H_kv, P, d_h], in every layer;
-            - `layer_M` [P, d] or [B, P, d], among the hidden states that layer M reads, counted from 0.
+            - `layer_M` [P, d] or [B, P, d], among the hidden states that layer M reads, counted from 0;
+            - a generator of `instance.py`, among those that every layer reads.
     """
+    if "pool_queries" in prompt:
+        return _generated_throughout(base, input_ids, mask, prompt)
     if (layer := entered_layer(prompt)) is not None:
         states = states_at(base, input_ids, mask, layer)
         return states_from(base, states, mask, layer, prompt[f"layer_{layer}"])
@@ -292,8 +296,22 @@ def states_from(base: Base, states: Tensor, mask: Tensor, layer: int, vectors: T
     """
     states, mask = _behind(vectors, states, mask)
     *below, entered = _blocks(base)[: layer + 1]
-    with running([*below, entered], [*[left_out] * layer, reading(entered, states)]):
+    with running([*below, entered], [*[left_out] * layer, reading(entered, lambda _: states)]):
         return _run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
+
+
+def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
+    """Hidden states [B, T, d] of a text before which every layer finds a prompt made of what it reads of the text."""
+    blocks, tokens = _blocks(base), prompt["pool_queries"].shape[1]
+    nothing = base.embeddings.weight.new_zeros(tokens, base.hidden_width)  # no layer reads it
+    inputs, seen = _behind(nothing, base.embeddings(input_ids), mask)
+
+    def behind_its_own(layer: int, states: Tensor) -> Tensor:
+        text = states[:, tokens:]
+        return _behind(generated(prompt, layer, text, mask), text, mask)[0]
+
+    with running(blocks, [reading(block, partial(behind_its_own, layer)) for layer, block in enumerate(blocks)]):
+        return _run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
 
 
 def _blocks(base: Base) -> list[nn.Module]:

@@ -5,8 +5,11 @@ These prompts do not fold. An artifact keeps what makes them, by the names below
     gate_u_in [m, d]  gate_u_in_bias [m]  gate_u_out [P * r, m]  gate_u_out_bias [P * r]    an instance gate's U
     gate_v_in [m, d]  gate_v_in_bias [m]  gate_v_out [d * r, m]  gate_v_out_bias [d * r]    and its V
     offsets_a [S, r]  offsets_b [r, d]                                                      what embeddings get added
+    pool_down [L, r, d]  pool_down_bias [L, r]  pool_queries [L, P, r]                      a generator in each layer
+    pool_up [L, d, r]  pool_up_bias [L, d]
 
-B rows, T text positions, P prompt tokens, d hidden width, m hidden width of a gate, r rank, S positions with an offset.
+B rows, T text positions, P prompt tokens, L layers, d hidden width, m hidden width of a gate, r rank, S positions that
+have an offset.
 
 This file travels inside every packaged model and imports nothing of promptmint.
 """
@@ -42,6 +45,23 @@ def gated(prompt: Mapping[str, Tensor], encoding: Tensor) -> Tensor:
 def _network(prompt: Mapping[str, Tensor], name: str, encoding: Tensor) -> Tensor:
     inner = functional.linear(encoding, prompt[f"{name}_in"], prompt[f"{name}_in_bias"])
     return functional.linear(inner.tanh(), prompt[f"{name}_out"], prompt[f"{name}_out_bias"])
+
+
+def generated(prompt: Mapping[str, Tensor], layer: int, states: Tensor, mask: Tensor) -> Tensor:
+    """A layer's prompt for each row, [B, P, d], from the text's hidden states [B, T, d] that the layer reads.
+
+    The states are projected to r numbers, D [T, r]; P queries attend to them, softmax(Q D^T / sqrt(r)) D [P, r]; GELU,
+    and a projection back to d. Zhu et al., "IAPT: Instance-Aware Prompt Tuning for Large Language Models", ACL 2024,
+    with GELU in the place of an activation that is learnt for each layer, and no sharing between layers.
+    """
+    inner = functional.linear(states, *_layer(prompt, "pool_down", layer, states.dtype))  # [B, T, r]
+    queries = prompt["pool_queries"][layer].to(states.dtype).expand(len(states), -1, -1)
+    summary = functional.scaled_dot_product_attention(queries, inner, inner, mask[:, None].bool())  # [B, P, r]
+    return functional.linear(functional.gelu(summary), *_layer(prompt, "pool_up", layer, states.dtype))
+
+
+def _layer(prompt: Mapping[str, Tensor], name: str, layer: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return prompt[name][layer].to(dtype), prompt[f"{name}_bias"][layer].to(dtype)
 
 
 def with_offsets(prompt: Mapping[str, Tensor], embedded: Tensor) -> Tensor:

@@ -20,18 +20,28 @@ def input_shapes(base: Base, tokens: int) -> Shapes:
     return {"embeddings": (tokens, base.hidden_width)}
 
 
+def separate_layers(base: Base) -> int:
+    """How many layers a base has that hidden states run through one after the other, each with weights of its own.
+
+    Raises:
+        RecipeError: it has none, or they cannot be told apart.
+    """
+    layers = len({id(each.block) for each in base.layers if each.block is not None})
+    if not base.layers or layers != len(base.layers):
+        raise RecipeError(
+            f"A prompt that enters between layers needs a base of separate layers, one after the other; this one has "
+            f"{len(base.layers)} attentions in {layers} layers. Use method = 'prompt-tuning'."
+        )
+    return layers
+
+
 def at_layer(base: Base, layer: int | None) -> str:
     """What the tensor of a prompt is called that enters at a layer of this base.
 
     Raises:
         RecipeError: the base has no such layer, or its layers cannot be told apart.
     """
-    layers = len({id(each.block) for each in base.layers if each.block is not None})
-    if not base.layers or layers != len(base.layers):
-        raise RecipeError(
-            f"A prompt that enters at a layer needs a base of separate layers, one after the other; this one has "
-            f"{len(base.layers)} attentions in {layers} layers. Use method = 'prompt-tuning'."
-        )
+    layers = separate_layers(base)
     if layer is None or not 1 <= layer < layers:
         raise RecipeError(
             f"prompt.layer = {layer!r}, but this base has {layers} layers: it can be 1 to {layers - 1}. A prompt "

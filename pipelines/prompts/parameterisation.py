@@ -140,6 +140,19 @@ def offsets(positions: int, rank: int, width: int) -> dict[str, Tensor]:
     return {"offsets_a": a, "offsets_b": torch.zeros(rank, width)}
 
 
+def generator(layers: int, width: int, rank: int) -> dict[str, Tensor]:
+    """The start of a prompt generator's projections in each layer: as PyTorch starts linear layers.
+
+    Zhu et al. 2024 (IAPT); names of `instance.py`.
+    """
+    tensors = {}
+    for name, read, given in (("pool_down", width, rank), ("pool_up", rank, width)):
+        drawn = [nn.Linear(read, given) for _ in range(layers)]
+        tensors[name] = torch.stack([each.weight.detach() for each in drawn])
+        tensors[f"{name}_bias"] = torch.stack([each.bias.detach() for each in drawn])
+    return tensors
+
+
 class Dropout(nn.Module):
     """A parameterisation some of whose numbers are left out at random in each training step.
 

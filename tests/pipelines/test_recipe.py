@@ -216,7 +216,7 @@ def test_a_key_belongs_to_the_methods_that_read_it(write: Any, method: str, key:
 
 def test_an_encoders_table_starts_wide_unless_told_otherwise() -> None:
     scales = {method: least(method).init_scale for method in OWN_KEYS}
-    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning") else 0.02 for method in OWN_KEYS}
+    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning", "iapt") else 0.02 for method in OWN_KEYS}
     assert least("p-tuning", init_scale=0.5).init_scale == 0.5
 
 

@@ -29,7 +29,7 @@ from pipelines.inference.forward import (
 
 P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
-KINDS = ["input", "key-value", "late", "gate", "offsets"]
+KINDS = ["input", "key-value", "late", "gate", "offsets", "generator"]
 TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5}  # Llama's norms and rotary angles are float32 in any case
 
 
@@ -46,6 +46,7 @@ def prompt_for(base: Base, kind: str, seed: int = 3) -> dict[str, Tensor]:
         for name, rows in {"u": P, "v": d}.items()
         for part, shape in {"in": (5, d), "in_bias": (5,), "out": (rows * 2, 5), "out_bias": (rows * 2,)}.items()
     }
+    layers = len(base.layers)
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "none": {},
         "input": {"embeddings": (P, d)},
@@ -53,6 +54,13 @@ def prompt_for(base: Base, kind: str, seed: int = 3) -> dict[str, Tensor]:
         "late": {"layer_1": (P, d)},
         "gate": {"embeddings": (P, d), **networks},
         "offsets": {"embeddings": (P, d), "offsets_a": (6, 2), "offsets_b": (2, d)},  # some rows are longer than 6
+        "generator": {
+            "pool_down": (layers, 2, d),
+            "pool_down_bias": (layers, 2),
+            "pool_queries": (layers, P, 2),
+            "pool_up": (layers, d, 2),
+            "pool_up_bias": (layers, d),
+        },
     }
     dtype = base.embeddings.weight.dtype
     return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes[kind].items()}
@@ -152,6 +160,7 @@ def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
     """Against the model cut in two: all of it for the layers below, the rest of its list of layers for those above."""
     ids, mask = padded(rows)
     model = reference(any_folder)
+    model.config.use_cache = False  # a cache counts layers
     below = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1]
     assert close(base, states_at(base, ids, mask, 1)[mask == 1], below[mask == 1])
     if base.backbone.config.model_type == "bert":
@@ -206,6 +215,36 @@ def test_a_gate_opens_by_what_the_base_makes_of_each_text(base: Base) -> None:
 
 
 @torch.no_grad()
+def test_every_layer_reads_a_prompt_made_of_the_text_before_it(base: Base, any_folder: Path) -> None:
+    """Against the model run layer by layer, each on the prompt that the formula gives, written out for one row."""
+    prompt, model = prompt_for(base, "generator"), reference(any_folder)
+    kind = base.backbone.config.model_type
+    layers = {"bert": lambda: model.encoder.layer, "gpt2": lambda: model.h, "llama": lambda: model.layers}[kind]()
+    made: list[Tensor] = []
+
+    def before(layer: int) -> Any:
+        def hook(_: Any, given: tuple[Any, ...]) -> Any:
+            text = given[0][0, P:]
+            inner = text @ prompt["pool_down"][layer].T + prompt["pool_down_bias"][layer]
+            vectors = []
+            for query in prompt["pool_queries"][layer]:
+                summary = (inner @ query / 2**0.5).softmax(0) @ inner
+                vectors.append(prompt["pool_up"][layer] @ nn.functional.gelu(summary) + prompt["pool_up_bias"][layer])
+            made.append(torch.stack(vectors))
+            return torch.cat([made[-1], text])[None], *given[1:]
+
+        return hook
+
+    for place, layer in enumerate(layers):
+        layer.register_forward_pre_hook(before(place))
+    for row in ROWS:
+        ids = torch.tensor([[0] * P + row])  # whatever stands in the prompt's places is not read
+        wanted = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, P:]
+        assert close(base, alone(base, row, prompt), wanted)
+    assert len(made) == 2 * len(ROWS) and not torch.allclose(made[0], made[2], atol=0.01), "each text has its own"
+
+
+@torch.no_grad()
 def test_offsets_are_added_to_the_texts_embeddings_by_position(base: Base, any_folder: Path) -> None:
     prompt, model = prompt_for(base, "offsets"), reference(any_folder)
     added = prompt["offsets_a"] @ prompt["offsets_b"]
@@ -257,7 +296,7 @@ def test_a_decoder_reads_an_input_prompt_once_for_all_rows(base: Base) -> None:
         assert close(base, left, right)
 
 
-@pytest.mark.parametrize("kind", ["key-value", "late", "gate", "offsets"])
+@pytest.mark.parametrize("kind", ["key-value", "late", "gate", "offsets", "generator"])
 def test_other_prompts_are_not_read_once(base: Base, kind: str) -> None:
     """One of keys is read already, and the others depend on the text or enter behind its start."""
     prompt = prompt_for(base, kind)

@@ -229,6 +229,7 @@ def test_input_embeddings_cannot_express_keys_and_values(prompt_on: Any, target:
         ("late", "'layer_1'", "from one layer on"),
         ("lopa", "'embeddings', 'gate_u_in'.*", "another for each"),
         ("dept", "'embeddings', 'offsets_a', 'offsets_b'", "onto its embeddings"),
+        ("iapt", "'pool_down'.*'pool_up_bias'", "another in every layer"),
     ],
 )
 def test_what_answers_to_the_text_or_enters_late_is_refused(

@@ -80,6 +80,13 @@ def injected(base: Base, method: str) -> dict[str, tuple[int, ...]]:
         "late": {"layer_1": (5, 32)},
         "lopa": table | networks,
         "dept": table | {"offsets_a": (9, 2), "offsets_b": (2, 32)},
+        "iapt": {
+            "pool_down": (2, 2, 32),
+            "pool_down_bias": (2, 2),
+            "pool_queries": (2, 5, 2),
+            "pool_up": (2, 32, 2),
+            "pool_up_bias": (2, 32),
+        },
     }
     return others.get(method, table)
 
@@ -120,6 +127,7 @@ def test_as_many_numbers_are_trained_as_the_docstring_says(base: Base, tokens: i
         ("late", {"layer": 1}, tokens * d),
         ("lopa", {"hidden": m, "rank": 2}, tokens * d + 2 * (d + 1) * m + (m + 1) * (tokens + d) * 2),
         ("dept", {"rank": 2, "positions": 9}, tokens * d + (9 + d) * 2),
+        ("iapt", {"rank": 2}, 2 * (tokens * 2 + (d + 1) * 2 + (2 + 1) * d)),
     ]
     assert {method for method, *_ in analytic} == set(PRESETS)
     for method, more, wanted in analytic:

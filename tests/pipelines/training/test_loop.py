@@ -28,6 +28,7 @@ METHODS: dict[str, Any] = {
     "late": Prompt(method="late", tokens=4, layer=1, rate=0.3, head_rate=0.03),
     "lopa": Prompt(method="lopa", tokens=4, hidden=16, rank=2, rate=0.1, head_rate=0.03),
     "dept": Prompt(method="dept", tokens=2, rank=4, positions=32, rate=0.3, offset_rate=0.03, head_rate=0.03),
+    "iapt": Prompt(method="iapt", tokens=4, rank=4, rate=0.03, head_rate=0.03),
     "lora": Lora(rank=4, rate=0.02),
     "full": Full(rate=3e-3),
     "head_only": HeadOnly(rate=0.1),
@@ -94,7 +95,7 @@ def test_it_learns_repeats_itself_and_leaves_the_base_alone(base: Base, rows: di
 
 
 @pytest.mark.parametrize(
-    "method", ["p-tuning-v2", "p-tuning", "prefix-tuning", "residual", "superpos", "late", "lopa", "dept"]
+    "method", ["p-tuning-v2", "p-tuning", "prefix-tuning", "residual", "superpos", "late", "lopa", "dept", "iapt"]
 )
 def test_bf16_learns_too(base: Base, rows: dict[str, Rows], method: str) -> None:
     shared = SHARED.model_copy(update={"precision": "bf16"})
