@@ -37,8 +37,8 @@ def gated(prompt: Mapping[str, Tensor], encoding: Tensor) -> Tensor:
     """
     table = prompt["embeddings"]
     encoding = encoding.to(table.dtype)
-    u = _network(prompt, "gate_u", encoding).unflatten(1, (table.shape[0], -1))  # [B, P, r]
-    v = _network(prompt, "gate_v", encoding).unflatten(1, (table.shape[1], -1))  # [B, d, r]
+    u = _network(prompt, "gate_u", encoding).view(len(encoding), table.shape[0], -1)  # [B, P, r]
+    v = _network(prompt, "gate_v", encoding).view(len(encoding), table.shape[1], -1)  # [B, d, r]
     return table * torch.sigmoid(u @ v.mT)
 
 
