@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .blocks import block_of, keeping, left_out, reading, running
-from .instance import gated, generated, has_gate, with_offsets
+from .instance import gated, generated, with_offsets
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
 SHORT = 256  # positions
@@ -228,25 +228,24 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
         base: the frozen model.
         input_ids: [B, T], padded on the right.
         mask: [B, T], 1 on text and 0 on padding.
-        prompt: one of these; every kind stands before the text.
-
-            - nothing;
-            - `embeddings` [P, d], at the input: the same for all rows, or [B, P, d], each its own. With the tensors of
-              `instance.py` they are gated by each text, or the text's embeddings get offsets;
-            - `keys` and `values`, each [L, H_kv, P, d_h], in every layer;
-            - `layer_M` [P, d] or [B, P, d], among the hidden states that layer M reads, counted from 0;
-            - a generator of `instance.py`, among those that every layer reads.
+        prompt: `{"embeddings": [P, d]}` (before the text, at the input; [B, P, d] where each row has its own),
+            `{"keys", "values": [L, H_kv, P, d_h]}` (before the text, in every layer), `{"layer_M": [P, d]}` (before the
+            text, among the hidden states that layer M reads, counted from 0), or nothing; or the tensors that make a
+            prompt from each text, or offsets of its embeddings, as `instance.py` names them.
     """
     if "pool_queries" in prompt:
         return _generated_throughout(base, input_ids, mask, prompt)
+    if "gate_u_in" in prompt:
+        prompt = {"embeddings": gated(prompt, encoding(base, input_ids, mask))}
     if (layer := entered_layer(prompt)) is not None:
-        states = states_at(base, input_ids, mask, layer)
-        return states_from(base, states, mask, layer, prompt[f"layer_{layer}"])
+        return states_from(base, states_at(base, input_ids, mask, layer), mask, layer, prompt[f"layer_{layer}"])
     if "embeddings" in prompt:
+        rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[-2]
         embedded = with_offsets(prompt, base.embeddings(input_ids))
-        vectors = gated(prompt, encoding(base, input_ids, mask)) if has_gate(prompt) else prompt["embeddings"]
-        inputs, mask = _behind(vectors, embedded, mask)
-        return _run(base, inputs_embeds=inputs, attention_mask=mask)[:, vectors.shape[-2] :]
+        vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
+        embedded = torch.cat([vectors, embedded], dim=1)
+        mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
+        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
     if "keys" in prompt:
         with _prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
@@ -257,13 +256,45 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
     return _run(base, input_ids=input_ids, attention_mask=mask)
 
 
+def _run(base: Base, **inputs: Tensor) -> Tensor:
+    extra = {"use_cache": False} if base.decoder else {}
+    states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
+    return states
+
+
+def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """One vector per row, [B, d]: the mean over text positions, or the last of them."""
+    if pooling == "mean":
+        weights = mask.to(states.dtype)[..., None]
+        return (states * weights).sum(1) / weights.sum(1)
+    last = mask.sum(1) - 1
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Tensor:
+    """Logits [B, C] from features [B, d]: a linear head's, or the label words' from the base's own head.
+
+    Args:
+        base: the frozen model.
+        features: the pooled hidden states.
+        head: `{"weight": [C, d], "bias": [C]}`, or `{"word_ids": [C]}` (a verbaliser).
+    """
+    if "word_ids" not in head:
+        return nn.functional.linear(features, head["weight"].to(features.dtype), head["bias"].to(features.dtype))
+    if base.lm_head is None:
+        raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
+    words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
+    bias = getattr(base.lm_head, "bias", None)
+    return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
+
+
+# What depends on the text, and what enters between layers.
+
+
 @torch.no_grad()
 def encoding(base: Base, input_ids: Tensor, mask: Tensor) -> Tensor:
     """What the base itself makes of each text, [B, d]: pooled hidden states, no prompt anywhere. It never changes."""
     return pooled(_run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
-
-
-# A prompt from layer M on. The M layers below read the text alone, so what they give never changes.
 
 
 def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:
@@ -323,38 +354,6 @@ def _behind(vectors: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tens
     rows, tokens = len(states), vectors.shape[-2]
     states = torch.cat([vectors.to(states.dtype).expand(rows, -1, -1), states], dim=1)
     return states, torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-
-
-def _run(base: Base, **inputs: Tensor) -> Tensor:
-    extra = {"use_cache": False} if base.decoder else {}
-    states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
-    return states
-
-
-def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """One vector per row, [B, d]: the mean over text positions, or the last of them."""
-    if pooling == "mean":
-        weights = mask.to(states.dtype)[..., None]
-        return (states * weights).sum(1) / weights.sum(1)
-    last = mask.sum(1) - 1
-    return states[torch.arange(len(states), device=states.device), last]
-
-
-def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Tensor:
-    """Logits [B, C] from features [B, d]: a linear head's, or the label words' from the base's own head.
-
-    Args:
-        base: the frozen model.
-        features: the pooled hidden states.
-        head: `{"weight": [C, d], "bias": [C]}`, or `{"word_ids": [C]}` (a verbaliser).
-    """
-    if "word_ids" not in head:
-        return nn.functional.linear(features, head["weight"].to(features.dtype), head["bias"].to(features.dtype))
-    if base.lm_head is None:
-        raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
-    words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
-    bias = getattr(base.lm_head, "bias", None)
-    return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:

@@ -23,11 +23,6 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def has_gate(prompt: Mapping[str, Tensor]) -> bool:
-    """Whether the prompt is another one for each text."""
-    return "gate_u_in" in prompt
-
-
 def gated(prompt: Mapping[str, Tensor], encoding: Tensor) -> Tensor:
     """A prompt for each row, [B, P, d], from the table `embeddings` [P, d] and an encoding [B, d] of each text.
 
