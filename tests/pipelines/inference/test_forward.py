@@ -187,6 +187,11 @@ def test_what_a_late_prompt_stands_before_is_computed_once(base: Base) -> None:
         vectors = prompt_for(base, "late", seed)["layer_1"]
         wanted = hidden_states(base, *padded(ROWS), {"layer_1": vectors})
         assert close(base, states_from(base, again, mask, 1, vectors)[mask == 1], wanted[mask == 1])
+    ran: list[int] = []
+    for number, layer in enumerate(base.layers):
+        layer.module.register_forward_hook(lambda *_, number=number: ran.append(number))
+    states_at(base, *padded(ROWS), 1), states_from(base, again, mask, 1, vectors)
+    assert ran == [0, 1], "each half leaves the other's layers out"
     own = torch.stack([prompt_for(base, "late", seed)["layer_1"] for seed in range(len(ROWS))])  # one for each row
     together = states_from(base, again, mask, 1, own)
     for row, vectors, states in zip(ROWS, own, together, strict=True):
