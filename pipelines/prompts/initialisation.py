@@ -97,8 +97,9 @@ def prior(origin: Origin) -> Tensors:
 def inputs(origin: Origin) -> Tensors:
     """Vectors [P, d], each the mean embedding of a part of the text; a text of fewer than P tokens is repeated."""
     ids = _filled(origin) if len(origin.text) < origin.settings.tokens else torch.tensor(origin.text)
-    parts = ids.tensor_split(origin.settings.tokens)
-    return {"embeddings": torch.stack([_embedded(origin.base, part).mean(0) for part in parts])}
+    parts, table = ids.tensor_split(origin.settings.tokens), origin.base.embeddings.weight.detach()
+    shares = torch.stack([part.bincount(minlength=len(table)) / len(part) for part in parts])  # [P, vocabulary]
+    return {"embeddings": (shares.to(table) @ table).cpu()}
 
 
 # Keys and values.

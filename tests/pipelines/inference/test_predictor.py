@@ -30,6 +30,7 @@ Mint = Callable[..., Any]
 WORDS = ("password", "invoice")
 KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in ("bert", "gpt2", "llama") for method in PRESETS]
 KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", WORDS)]
+KINDS += [("gpt2", "late", WORDS), ("llama", "lopa", WORDS), ("gpt2", "dept", WORDS), ("llama", "iapt", WORDS)]
 
 
 @pytest.fixture
