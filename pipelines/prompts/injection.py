@@ -9,8 +9,10 @@ What is made for each text enters at the input: `inference/instance.py` names it
 
 from __future__ import annotations
 
+import torch
+
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base
+from pipelines.inference.forward import Base, states_from
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -24,7 +26,7 @@ def separate_layers(base: Base) -> int:
     """How many layers a base has that hidden states run through one after the other, each with weights of its own.
 
     Raises:
-        RecipeError: it has none, or they cannot be told apart.
+        RecipeError: it has none, they cannot be told apart, or they give more than hidden states.
     """
     layers = len({id(each.block) for each in base.layers if each.block is not None})
     if not base.layers or layers != len(base.layers):
@@ -32,6 +34,11 @@ def separate_layers(base: Base) -> int:
             f"A prompt that enters between layers needs a base of separate layers, one after the other; this one has "
             f"{len(base.layers)} attentions in {layers} layers. Use method = 'prompt-tuning'."
         )
+    nothing = base.embeddings.weight.new_zeros(1, 1, base.hidden_width)
+    try:
+        states_from(base, nothing, torch.ones_like(nothing[..., 0], dtype=torch.long), 0, nothing)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     return layers
 
 

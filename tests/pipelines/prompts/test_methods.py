@@ -219,6 +219,16 @@ def test_layers_that_cannot_be_told_apart_take_no_late_prompt(base: Base) -> Non
             started(dataclasses.replace(base, layers=layers), method="late")
 
 
+@pytest.mark.parametrize("method", ["late", "iapt"])
+def test_layers_that_give_more_than_states_are_not_entered(base: Base, method: str) -> None:
+    block = base.layers[0].block
+    assert block is not None
+    own = block.forward
+    block.forward = lambda *given, **options: (own(*given, **options), None)
+    with pytest.raises(RecipeError, match=r"gives 'tuple' instead of hidden states, so a prompt cannot enter between"):
+        started(base, method=method)
+
+
 def test_a_gate_and_offsets_start_as_published(base: Base) -> None:
     gate = started(base, method="lopa", hidden=60, rank=8)
     for name, tensor in gate.items():
