@@ -54,9 +54,9 @@ class Engine:
             ArtifactError: the prompt is damaged, is another one than expected, or does not answer as it was proven to.
             BaseModelError: it was minted on another base.
         """
-        prompt = self._read(folder, expected_digest)
-        proof = read_proof(folder)
+        stored, proof = self._read(folder, expected_digest), read_proof(folder)
         with self._computing:
+            prompt = ready(stored, self.base)
             difference = Predictor(prompt, self.base, self.tokenizer).replay(proof)
         self._shelf.put(name, folder, prompt)
         return difference
@@ -79,7 +79,7 @@ class Engine:
         Raises:
             ArtifactError: there is no prompt of a name, or one that must be read again has changed in its folder.
         """
-        chosen = {name: self._shelf.get(name, self._read) for name in dict.fromkeys(name for name, _ in requests)}
+        chosen = {name: self._shelf.get(name, self._again) for name in dict.fromkeys(name for name, _ in requests)}
         with self._computing:
             found = logits(self.base, self.tokenizer, [(chosen[name], text) for name, text in requests])
         return [
@@ -87,8 +87,12 @@ class Engine:
         ]
 
     def _read(self, folder: Path, digest: str | None) -> SoftPrompt:
-        """The prompt in a folder, of this base, ready to compute with."""
         prompt = read_prompt(folder, digest)
         check_base(prompt.card, self.base_folder, self._digest)
+        return prompt
+
+    def _again(self, folder: Path, digest: str) -> SoftPrompt:
+        """A prompt that was dropped; it has this digest, so that its proof was replayed when it was added."""
+        stored = self._read(folder, digest)
         with self._computing:
-            return ready(prompt, self.base)
+            return ready(stored, self.base)
