@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 
 from pipelines.digests import digest_file
 from pipelines.inference.forward import load_base
+from pipelines.inference.generation import written_on
 from pipelines.inference.mixed import logits
 from pipelines.inference.predictor import Answer, Predictor, answer, ready
 from pipelines.inference.shelf import Shelf
@@ -85,6 +86,25 @@ class Engine:
         return [
             answer(chosen[name].labels, row.softmax(0).tolist()) for (name, _), row in zip(requests, found, strict=True)
         ]
+
+    def generate(self, name: str, text: str, max_new_tokens: int) -> Iterator[str]:
+        """Pieces of what a decoder writes on after a text, as they come; other calls may run in between.
+
+        Raises:
+            ArtifactError: as for `predict`.
+            BaseModelError: the base is an encoder.
+        """
+        pieces = written_on(self.base, self.tokenizer, self._shelf.get(name, self._again), text, max_new_tokens)
+        return self._taking_turns(pieces)
+
+    def _taking_turns(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The same pieces, the lock held while each is made and not while it is handed out."""
+        while True:
+            with self._computing:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     def _read(self, folder: Path, digest: str | None) -> SoftPrompt:
         prompt = read_prompt(folder, digest)
