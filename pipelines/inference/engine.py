@@ -20,7 +20,7 @@ from types import MappingProxyType
 from transformers import AutoTokenizer
 
 from pipelines.digests import digest_file
-from pipelines.inference.forward import load_base
+from pipelines.inference.forward import Base, load_base
 from pipelines.inference.generation import written_on
 from pipelines.inference.mixed import logits
 from pipelines.inference.predictor import Answer, Predictor, answer, ready
@@ -40,7 +40,7 @@ class Engine:
 
     def __init__(self, base_folder: Path, device: str = "cpu", prompt_bytes: int | None = None) -> None:
         self.base_folder = base_folder
-        self.base = load_base(base_folder, device)
+        self.base = _in_own_memory(load_base(base_folder, device))
         self.tokenizer = AutoTokenizer.from_pretrained(base_folder)
         self._digest = functools.cache(digest_file)  # the base is in memory: its files are digested once
         self._shelf = Shelf(prompt_bytes)
@@ -116,3 +116,11 @@ class Engine:
         stored = self._read(folder, digest)
         with self._computing:
             return ready(stored, self.base)
+
+
+def _in_own_memory(base: Base) -> Base:
+    """The base, none of its weights mapped from a file: what is done to the file must not reach a running engine."""
+    for part in filter(None, (base.backbone, base.lm_head)):
+        for parameter in part.parameters():
+            parameter.data = parameter.data.clone()
+    return base

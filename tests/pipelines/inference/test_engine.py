@@ -133,35 +133,33 @@ def test_a_prompt_in_memory_is_not_the_file_that_it_came_from(engine: Engine, mi
 # Memory.
 
 
-def test_what_was_not_asked_for_the_longest_is_dropped_and_read_again(
-    mint_on: Mint, bert_folder: Path, tmp_path: Path
-) -> None:
+def test_what_was_not_asked_for_the_longest_is_dropped_and_read_again(mint_on: Mint, bert_folder: Path) -> None:
     folders = {
-        name: shutil.copytree(mint_on(bert_folder, **kind).folder, tmp_path / name) for name, kind in KINDS.items()
+        name: mint_on(bert_folder, init_scale=scale).folder for name, scale in zip("abc", (1, 2, 3), strict=True)
     }
     whole = Engine(bert_folder)
     for name, folder in folders.items():
         whole.add(name, folder)
-    sizes = {name: size_bytes(prompt) for name, prompt in whole.prompts().items()}
-    limit = sum(sizes.values()) - 1
-    engine = Engine(bert_folder, prompt_bytes=limit)
+    room_for_two = 2 * size_bytes(whole.prompts()["a"])
+    engine = Engine(bert_folder, prompt_bytes=room_for_two)
     for name, folder in folders.items():
         engine.add(name, folder)
 
     def dropped() -> list[str]:
-        held = {name: size_bytes(prompt) for name, prompt in engine.prompts().items()}
-        assert sum(held.values()) <= limit
-        return [name for name, held_bytes in held.items() if held_bytes == 0]
+        return [name for name, prompt in engine.prompts().items() if size_bytes(prompt) == 0]
 
-    assert dropped() == ["keys"]  # the one that was added first
-    assert engine.prompts()["keys"].labels == ["account", "billing"]
-    requests = [(name, "my login again") for name in folders]
-    for answer, wanted in zip(engine.predict(requests), whole.predict(requests), strict=True):
-        assert close(answer, wanted)
-    assert "keys" not in dropped() or len(dropped()) > 1
-    for name in folders:  # each in turn, as often as it takes
-        assert close(engine.predict([(name, "a refund")])[0], whole.predict([(name, "a refund")])[0])
-    assert engine.predict([("encoded", "a refund")]) and "encoded" not in dropped()
+    def answered(*names: str) -> bool:
+        requests = [(name, "my login again") for name in names]
+        pairs = zip(engine.predict(requests), whole.predict(requests), strict=True)
+        return all(close(answer, wanted) for answer, wanted in pairs)
+
+    assert dropped() == ["a"] and engine.prompts()["a"].labels == ["account", "billing"]
+    assert answered("b") and dropped() == ["a"]
+    assert answered("a") and dropped() == ["c"]  # b was asked for after it was added
+    assert answered("c", "c", "a", "b") and len(dropped()) == 1  # more than there is room for, in one call
+    engine.add("b", folders["c"])
+    engine.remove("c")
+    assert dropped() == []
 
 
 def test_a_dropped_prompt_that_changed_in_its_folder_is_refused(
