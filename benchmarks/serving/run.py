@@ -88,7 +88,9 @@ def main() -> None:
     base_folder = (ROOT / arguments.base).resolve()  # an absolute path stays what it is
     rounds, added = (3, 200) if arguments.quick else (15, 1000)
     with tempfile.TemporaryDirectory(prefix="promptmint-serving-") as scratch:
+        print(f"minting {PROMPTS} prompts of either kind on {base_folder.name}", flush=True)
         folders = {method: minted(Path(scratch) / method, base_folder, method) for method in METHODS}
+        print(f"adding {added} prompts", flush=True)
         memory = added_prompts(base_folder, folders["p-tuning-v2"], added)
         seconds = {method: timed(base_folder, folders[method], rounds) for method in METHODS}
     ratios = {
@@ -128,6 +130,7 @@ def timed(base_folder: Path, folders: Sequence[Path], rounds: int) -> dict[str, 
     warm = {name: answer() for name, answer in contenders.items()}
     if not float((warm["mixed"] - warm["switching"]).abs().max()) <= ALLOWED:
         raise SystemExit("PEFT and the engine answer differently: they are not measured at the same work.")
+    print(f"answering {rounds} times each with {folders[0].parent.name}", flush=True)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for number in range(rounds):
