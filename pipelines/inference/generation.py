@@ -14,9 +14,8 @@ from transformers import DynamicCache
 
 from pipelines.errors import BaseModelError
 from pipelines.inference.forward import Base, prefixed
+from pipelines.inference.mixed import token_ids
 from pipelines.prompts.artifact import SoftPrompt
-from pipelines.recipe import Template
-from pipelines.tokens.template import encode
 
 UNFINISHED = "�"  # what a tokenizer shows of a character whose bytes have not all come yet
 
@@ -28,14 +27,15 @@ def written_on(base: Base, tokenizer: Any, prompt: SoftPrompt, text: str, max_ne
 
     Raises:
         BaseModelError: an encoder, which does not write, or a decoder whose layers do not stack.
+        DataError: the text has no tokens.
     """
     if not base.decoder or set(prompt.tensors) - {"keys", "values"}:
         raise BaseModelError(
             f"This base ({base.backbone.config.model_type!r}) cannot write on after a text with this prompt: it takes "
             "a decoder, whose prompt is read as keys and values. Ask for its labels instead."
         )
-    (row,) = encode(tokenizer, Template(**prompt.card["template"]), [text])
-    return _pieces(tokenizer, row.input_ids, _tokens(base, tokenizer, prompt, row.input_ids, max_new_tokens))
+    (ids,) = token_ids(tokenizer, [(prompt, text)])
+    return _pieces(tokenizer, ids, _tokens(base, tokenizer, prompt, ids, max_new_tokens))
 
 
 def _tokens(base: Base, tokenizer: Any, prompt: SoftPrompt, ids: list[int], count: int) -> Iterator[int]:
