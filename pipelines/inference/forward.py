@@ -116,15 +116,20 @@ def _is_decoder(config: Any) -> bool:
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one."""
+    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one.
+
+    A prefix is keys and values, each [H_kv, P, d_h] for all rows or [B, H_kv, P, d_h], and which of them a row has,
+    [B, P], where rows differ in that.
+    """
     if _watch is not None:
         _watch.append((module, key, value))
-    prefix: tuple[Tensor, Tensor] | None = getattr(module, "soft_prefix", None)
+    prefix: tuple[Tensor, Tensor, Tensor | None] | None = getattr(module, "soft_prefix", None)
     if prefix is not None:
-        rows, tokens = query.shape[0], prefix[0].shape[-2]
-        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, options)
-        key = torch.cat([prefix[0].to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
-        value = torch.cat([prefix[1].to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
+        keys, values, present = prefix
+        rows, tokens = query.shape[0], keys.shape[-2]
+        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, present, options)
+        key = torch.cat([keys.to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
+        value = torch.cat([values.to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
         options["is_causal"] = False  # where causality matters the mask above says so
     with sdpa_kernel(_kernels(query, key)):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -138,18 +143,25 @@ def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
 
 
 def _mask_with_prefix(
-    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor, tokens: int, options: Mapping[str, Any]
-) -> Tensor | None:
-    """The mask [B or 1, 1, T_q, P + T_kv] in which every position sees the prefix; None where all is seen."""
+    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor, tokens: int, present: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor | None:  # fmt: skip
+    """The mask [B or 1, 1, T_q, P + T_kv] in which every position sees its row's prefix; None where all is seen."""
     if mask is None:
         causal = options.get("is_causal")
         causal = getattr(module, "is_causal", False) if causal is None else causal
-        if not causal or query.shape[2] == 1:
+        causal = causal and query.shape[2] > 1
+        if not causal and present is None:
             return None
         visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
-        mask = visible.tril(key.shape[2] - query.shape[2])[None, None]
+        mask = (visible.tril(key.shape[2] - query.shape[2]) if causal else visible)[None, None]
+    if present is not None:
+        mask = mask.expand(len(present), -1, -1, -1)
     shape = (*mask.shape[:-1], tokens)
-    seen = mask.new_ones(shape) if mask.dtype == torch.bool else mask.new_zeros(shape)
+    seen = torch.ones(shape, dtype=torch.bool, device=mask.device) if present is None else present[:, None, None]
+    seen = seen.expand(shape)
+    if mask.dtype != torch.bool:  # numbers that are added to the scores
+        seen = mask.new_zeros(shape).masked_fill(~seen, torch.finfo(mask.dtype).min)
     return torch.cat([seen, mask], dim=-1)
 
 
@@ -207,11 +219,19 @@ def _shape(layer: AttentionLayer) -> tuple[int, int]:
 
 
 @contextmanager
-def _prefixed(layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor) -> Iterator[None]:
-    """Hang a prefix [L, H_kv, P, d_h] onto the attentions for one forward pass."""
+def prefixed(
+    layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor, present: Tensor | None = None
+) -> Iterator[None]:
+    """Hang a prefix onto the attentions for one forward pass.
+
+    Args:
+        layers: of the base.
+        keys: [L, H_kv, P, d_h], the same for all rows, or [L, B, H_kv, P, d_h]; `values` are shaped alike.
+        present: [B, P], False where a row's prefix is shorter; None where all are of one length.
+    """
     try:
         for layer, key, value in zip(layers, keys, values, strict=True):
-            layer.module.soft_prefix = (key, value)  # type: ignore[assignment]
+            layer.module.soft_prefix = (key, value, present)  # type: ignore[assignment]
         yield
     finally:
         for layer in layers:
@@ -245,18 +265,19 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
+        return run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
     if "keys" in prompt:
-        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
+        with prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return _run(base, input_ids=input_ids, attention_mask=mask)
+                return run(base, input_ids=input_ids, attention_mask=mask)
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
             positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
-            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
-    return _run(base, input_ids=input_ids, attention_mask=mask)
+            return run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
+    return run(base, input_ids=input_ids, attention_mask=mask)
 
 
-def _run(base: Base, **inputs: Tensor) -> Tensor:
+def run(base: Base, **inputs: Tensor) -> Tensor:
+    """What the backbone makes of its inputs: its last hidden states, [B, T, d]."""
     extra = {"use_cache": False} if base.decoder else {}
     states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
     return states
@@ -267,7 +288,8 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     if pooling == "mean":
         weights = mask.to(states.dtype)[..., None]
         return (states * weights).sum(1) / weights.sum(1)
-    last = mask.sum(1) - 1
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * places).argmax(1)
     return states[torch.arange(len(states), device=states.device), last]
 
 
@@ -294,7 +316,7 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
 @torch.no_grad()
 def encoding(base: Base, input_ids: Tensor, mask: Tensor) -> Tensor:
     """What the base itself makes of each text, [B, d]: pooled hidden states, no prompt anywhere. It never changes."""
-    return pooled(_run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
+    return pooled(run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
 
 
 def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:
@@ -308,7 +330,7 @@ def states_at(base: Base, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor
     kept: list[Tensor] = []
     above = _blocks(base)[layer:]
     with running(above, [keeping(kept), *[left_out] * (len(above) - 1)]):
-        _run(base, input_ids=input_ids, attention_mask=mask)
+        run(base, input_ids=input_ids, attention_mask=mask)
     return kept[0]
 
 
@@ -328,7 +350,7 @@ def states_from(base: Base, states: Tensor, mask: Tensor, layer: int, vectors: T
     states, mask = _behind(vectors, states, mask)
     *below, entered = _blocks(base)[: layer + 1]
     with running([*below, entered], [*[left_out] * layer, reading(entered, lambda _: states)]):
-        return _run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
+        return run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
 
 
 def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
@@ -342,7 +364,7 @@ def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: M
         return _behind(generated(prompt, layer, text, mask), text, mask)[0]
 
     with running(blocks, [reading(block, partial(behind_its_own, layer)) for layer, block in enumerate(blocks)]):
-        return _run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
+        return run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
 
 
 def _blocks(base: Base) -> list[nn.Module]:
