@@ -117,6 +117,23 @@ def status(name: Annotated[str, typer.Argument(help="A recipe's name")], as_json
 
 
 @app.command()
+def report(
+    html: Annotated[Path, typer.Option(help="The file to write")],
+    name: Annotated[str, typer.Argument(help="NAME: its last run; NAME@VERSION, NAME@champion, ...: that one's")] = "",
+    fleet: Annotated[bool, typer.Option(help="All recipes on one page, in the place of NAME")] = False,
+    texts: Annotated[bool, typer.Option(help="Show what was written in the worst errors")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page of HTML that needs no network: one run in full, or where every recipe stands."""
+    if bool(name) == fleet:
+        raise typer.BadParameter("Name a recipe, or ask for --fleet.")
+    from promptmint.report import write_fleet, write_run
+
+    found = write_fleet(html) if fleet else write_run(name, html, texts)
+    _report(found, f"{html}: {found['bytes']:,} bytes, open it in a browser", as_json)
+
+
+@app.command()
 def promote(
     name: Annotated[str, typer.Argument(help="A recipe's name")],
     version: Annotated[int, typer.Argument(help="A registered version")],

@@ -1,0 +1,229 @@
+"""The page of one run: the verdict first, then what it rests on, down to the digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines.bases.pin import PinnedBase
+from pipelines.evaluation.pages import figures, words
+from pipelines.evaluation.pages.evidence import Evidence
+from pipelines.evaluation.pages.render import render
+from pipelines.evaluation.power import in_words, low
+from pipelines.evaluation.report import METHODS
+
+Record = Mapping[str, Any]
+
+MATRIX = 12  # labels; with more of them the pairs that are confused most often are told in the place of a matrix
+CONFUSED = 10
+CONTENTS = {
+    "gates": "Gates", "quality": "Quality and cost", "learning": "Learning curves", "evidence": "Label by label",
+    "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
+}  # fmt: skip
+IDS = {"evidence": "labels", "stages": "cost"}  # where a section is not called like what it shows
+
+
+def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase | None = None) -> str:
+    """One self-contained page of HTML about a run.
+
+    It loads nothing: style and figures are inside it, there is no script, and its security policy allows no request.
+
+    Args:
+        record: of the run, by whatever version it was written; what it lacks is left out.
+        evidence: the answers behind its scores, where they are known; see `evidence.gather`.
+        base: what is written down of the base, where it is known.
+    """
+    scores = {name: each for name in METHODS if (each := (record.get("scores") or {}).get(name))}
+    trained = record.get("trained") or {}
+    gates = record.get("gates") or []
+    data = record.get("data") or {}
+    shown = {
+        "gates": _gates(gates),
+        "quality": scores,
+        "learning": [
+            {"name": words.method(name), "figure": figure}
+            for name in METHODS
+            if name in trained and (figure := figures.loss_figure(trained[name]))
+        ],
+        "evidence": evidence,
+        "errors": scores,
+        "data": data,
+        "stages": _bars(record.get("seconds") or {}, "seconds"),
+        "lineage": list(_lineage(record, base)),
+    }
+    scale = figures.comparison_scale(gates)
+    return render(
+        "run.html",
+        record={"description": None, "at": None, **record},
+        standing=_standing(record),
+        decisive=[gate["reason"] for gate in gates if gate["verdict"] == record["verdict"] and gate.get("reason")],
+        tiles=list(_tiles(scores, gates)),
+        contents=[(IDS.get(key, key), title) for key, title in CONTENTS.items() if shown[key]],
+        confidence=_confidence(record),
+        axis=figures.comparison_axis(scale) if scale else "",
+        power=[in_words(each) for each in low(record.get("power") or [])],
+        methods=list(_methods(scores, trained)),
+        reused=any(each.get("reused") for each in trained.values()),
+        by_params=figures.accuracy_against(scores, "trainable_params", "trained parameters"),
+        by_seconds=figures.accuracy_against(scores, "train_seconds", "seconds of training"),
+        validation=figures.validation_figure(trained),
+        texts=evidence is not None and all(each.text is not None for each in evidence.mistakes),
+        flow=_bars(_flow(data), "count"),
+        reasons=_bars(data.get("reasons") or {}, "count"),
+        spent=_spent(trained),
+        **_evidence(evidence),
+        **{key: value for key, value in shown.items() if key not in ("quality", "errors")},
+    )
+
+
+def _tiles(scores: Mapping[str, Record], gates: Sequence[Record]) -> Iterator[dict[str, str]]:
+    """The few numbers that a person asks for first."""
+    prompt = scores.get("prompt")
+    if prompt is None:
+        return
+    between = f"{words.percent(prompt.get('low'))} to {words.percent(prompt.get('high'))}"
+    yield {"name": "Accuracy", "figure": words.percent(prompt["accuracy"]), "note": f"95 %: {between}"}
+    for name in ("lora", "full", "champion"):
+        if name in scores:
+            ahead = 100 * (prompt["accuracy"] - scores[name]["accuracy"])
+            yield {"name": f"Against {words.method(name)}", "figure": f"{ahead:+.1f}", "note": "points of accuracy"}
+    parameters, whole = prompt.get("trainable_params"), (scores.get("full") or {}).get("trainable_params")
+    share = f"{100 * parameters / whole:.2g} % of full fine-tuning's" if parameters and whole else "head included"
+    yield {"name": "Trained parameters", "figure": words.magnitude(parameters or 0), "note": share}
+    yield {"name": "Artifact", "figure": words.size(prompt.get("artifact_bytes")), "note": "all that serving pulls"}
+
+
+def _gates(gates: Sequence[Record]) -> list[dict[str, Any]]:
+    """Every gate with its figure; comparisons first, so that one axis stands below them."""
+    scale = figures.comparison_scale(gates)
+    drawn = [gate for gate in gates if gate.get("low") is not None]
+    ordered = [*drawn, *(gate for gate in gates if gate not in drawn)]
+    return [
+        {
+            "p_value": None,
+            **gate,
+            "figure": figures.gate_figure(gate, scale),
+            "last_comparison": bool(drawn) and gate is drawn[-1],
+        }
+        for gate in ordered
+    ]
+
+
+def _methods(scores: Mapping[str, Record], trained: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
+    """One row per method; the champion was not trained by this run, so its cost is not known here."""
+    known = ("low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds")
+    for name, each in scores.items():
+        row = {**dict.fromkeys(known), **each, "key": name, "name": words.method(name)}
+        if name == "champion":
+            row |= dict.fromkeys(("trainable_params", "artifact_bytes", "train_seconds"))
+        yield row | {"reused": (trained.get(name) or {}).get("reused", False)}
+
+
+def _evidence(evidence: Evidence | None) -> dict[str, Any]:
+    """The labels' rows, the confusion matrix, and the pairs that are confused most often."""
+    if evidence is None:
+        return {"slices": [], "slice_axis": "", "confusion": [], "confused": []}
+    slices = evidence.slices
+    scale = figures.slice_scale(slices)
+    weakest_first = sorted(slices, key=lambda label: slices[label]["prompt"].accuracy or 0.0)
+    return {
+        "slices": [
+            {"label": label, "prompt": slices[label]["prompt"], "figure": figures.slice_figure(slices[label], scale)}
+            for label in weakest_first
+        ],
+        "slice_axis": figures.slice_axis(scale),
+        "confusion": _matrix(evidence) if len(evidence.labels) <= MATRIX else [],
+        "confused": _confused(evidence),
+    }
+
+
+def _matrix(evidence: Evidence) -> list[dict[str, Any]]:
+    """The prompt's confusion matrix, each cell with its share of its row: how dark it is."""
+    rows = []
+    for row, (label, counts) in enumerate(zip(evidence.labels, evidence.confusion["prompt"].tolist(), strict=True)):
+        cells = [
+            {
+                "count": count or "",
+                "share": round(count / max(sum(counts), 1), 3),
+                "kind": "hit" if column == row else "miss" if count else "none",
+            }
+            for column, count in enumerate(counts)
+        ]
+        rows.append({"label": label, "cells": cells})
+    return rows
+
+
+def _confused(evidence: Evidence) -> list[dict[str, Any]]:
+    """`{label, answered, count, width}` of the pairs that the prompt confuses most often."""
+    table = evidence.confusion["prompt"].tolist()
+    pairs = [
+        {"label": label, "answered": answered, "count": table[row][column]}
+        for row, label in enumerate(evidence.labels)
+        for column, answered in enumerate(evidence.labels)
+        if row != column and table[row][column]
+    ]
+    pairs = sorted(pairs, key=lambda pair: -pair["count"])[:CONFUSED]
+    return [{**pair, "width": round(100 * pair["count"] / pairs[0]["count"], 1)} for pair in pairs]
+
+
+def _flow(data: Record) -> dict[str, int]:
+    """Where the rows went."""
+    rows = data.get("rows") or {}
+    if not rows:
+        return {}
+    sides = {f"used for {'training' if side == 'train' else side}": n for side, n in (data.get("splits") or {}).items()}
+    aside = {"in quarantine": rows["quarantined"], "dropped as leaks": rows["leaks_dropped"]}
+    return {"rows arrived": rows["read"], **aside, **sides}
+
+
+def _bars(values: Mapping[str, float], unit: str) -> list[dict[str, Any]]:
+    """`{name, width, UNIT}`: each value beside a bar, the longest 100 % wide."""
+    most = max(values.values(), default=0) or 1
+    return [{"name": name, "width": round(100 * value / most, 1), unit: value} for name, value in values.items()]
+
+
+def _spent(trained: Mapping[str, Record]) -> str:
+    """What the trainings took, and what was not paid again."""
+    if not trained:
+        return ""
+    new = sum(each["seconds"] for each in trained.values() if not each.get("reused"))
+    old = sum(each["seconds"] for each in trained.values() if each.get("reused"))
+    kept = f"; {words.duration(old)} of training came from the store and {'was' if new else 'were'} not paid again"
+    return f"Trainings of this run: {words.duration(new)}{kept if old else ''}."
+
+
+def _standing(record: Record) -> str:
+    """What the version was when the run ended: champion, challenger, or nothing."""
+    version = record.get("version")
+    return " and ".join(a for a, v in (record.get("aliases") or {}).items() if version is not None and v == version)
+
+
+def _confidence(record: Record) -> str:
+    level = ((record.get("settings") or {}).get("gates") or {}).get("confidence")
+    return f"{100 * level:g} %" if level else ""
+
+
+def _lineage(record: Record, base: PinnedBase | None) -> Iterator[dict[str, str | None]]:
+    """From what serves back to what it was made of."""
+    settings, data = record.get("settings") or {}, record.get("data") or {}
+    prompt = settings.get("prompt") or {}
+    if record.get("prompt_digest"):
+        made = f"{prompt['method']}, {prompt['tokens']} tokens, seed {settings['seed']}" if prompt else None
+        yield {"what": "Prompt", "digest": record["prompt_digest"], "note": made}
+    if record.get("artifact"):
+        yield {
+            "what": "Artifact, with proof and provenance",
+            "digest": record["artifact"],
+            "note": "a tree in the store",
+        }
+    yield {"what": "Recipe", "digest": record.get("recipe_digest"), "note": None}
+    for side, digest in (data.get("split_digests") or {}).items():
+        yield {"what": f"{side.capitalize()} examples", "digest": digest, "note": None}
+    if data.get("tree"):
+        note = "the data report: quarantine.parquet, expectations.json, data_docs/"
+        yield {"what": "Data, as checked", "digest": data["tree"], "note": note}
+    source = (settings.get("data") or {}).get("path")
+    yield {"what": "Data, as they arrived", "digest": record.get("data_digest"), "note": source}
+    name = (settings.get("base") or {}).get("name")
+    note = f"{base.name}, {words.size(base.size_bytes)} in {len(base.files)} files from {base.source}" if base else name
+    yield {"what": "Base", "digest": record.get("base_digest"), "note": note}
