@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from pipelines.errors import NotInStore
 from pipelines.evaluation.metrics import wilson
+from pipelines.evaluation.report import METHODS
 from pipelines.evaluation.scores import Scores, load_scores, paired
 from pipelines.store.store import Store
 from pipelines.store.trees import load_bytes, tree_files
 
-MOST = 20  # errors that a page tells
+MOST = 12  # errors of a kind that a page tells
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Evidence:
 
     labels: tuple[str, ...]
     confusion: dict[str, NDArray[np.int64]]
-    mistakes: tuple[Mistake, ...]  # the prompt's, the surest first, at most `MOST`
+    mistakes: tuple[Mistake, ...]  # the prompt's, the surest first: `MOST` that another avoids, `MOST` that none does
 
     @property
     def slices(self) -> dict[str, dict[str, Slice]]:
@@ -93,7 +94,7 @@ def gather(store: Store, record: Mapping[str, Any], texts: bool = True) -> Evide
     if "prompt" not in digests:
         return None
     try:
-        scores = {method: load_scores(store, digest) for method, digest in digests.items()}
+        scores = {method: load_scores(store, digests[method]) for method in METHODS if method in digests}
         said = _texts(store, record["data"]["split_trees"]["test"]) if texts else {}
     except NotInStore:
         return None
@@ -116,7 +117,9 @@ def _mistakes(scores: Mapping[str, Scores], labels: tuple[str, ...], texts: Mapp
     others = {name: paired(scores["prompt"], each)[1] for name, each in scores.items() if name != "prompt"}
     prompt = paired(scores["prompt"], scores["prompt"])[0]  # in the order of the others
     wrong = np.flatnonzero(~prompt.correct)
-    surest = wrong[np.argsort(-prompt.probability[wrong], kind="stable")][:MOST]
+    surest = wrong[np.argsort(-prompt.probability[wrong], kind="stable")]
+    avoided = np.any([each.correct[surest] for each in others.values()], axis=0) if others else surest >= 0
+    told = np.sort(np.concatenate([np.flatnonzero(avoided)[:MOST], np.flatnonzero(~avoided)[:MOST]]))
     return [
         Mistake(
             id=prompt.ids[row],
@@ -127,7 +130,7 @@ def _mistakes(scores: Mapping[str, Scores], labels: tuple[str, ...], texts: Mapp
             right=tuple(name for name, other in others.items() if other.correct[row]),
             wrong=tuple(name for name, other in others.items() if not other.correct[row]),
         )
-        for row in surest
+        for row in surest[told]
     ]
 
 

@@ -10,6 +10,8 @@ from markupsafe import Markup
 from pipelines.evaluation.pages import words
 from pipelines.evaluation.pages.evidence import Slice
 from pipelines.evaluation.pages.svg import (
+    LEFT,
+    RIGHT,
     Scale,
     across,
     bar_across,
@@ -35,9 +37,9 @@ def plain(value: float) -> str:
     return f"{value:g}"
 
 
-def whole(value: float) -> str:
-    """A tick of something that is counted: nothing between two whole numbers."""
-    return f"{value:g}" if value == int(value) else ""
+def share(value: float) -> str:
+    """A tick in percent."""
+    return f"{value:g}\N{NO-BREAK SPACE}%"
 
 
 def comparison_scale(gates: Sequence[Gate]) -> Scale | None:
@@ -115,7 +117,7 @@ def loss_figure(trained: Record) -> Markup | None:
     last = max(step for step, _ in curve)
     after = [(last * epoch["epoch"] / len(epochs), epoch["validation_loss"], epoch) for epoch in epochs]
     height = 170.0
-    x = Scale(0, last * 1.02, 13, 97)
+    x = Scale(0, last * 1.02, LEFT, RIGHT)
     y = down([0.0, *(loss for _, loss in curve), *(loss for _, loss, _ in after)], height)
     marks = [line(curve, x, y, height, "faint")]
     for step, loss, epoch in after:
@@ -127,37 +129,40 @@ def loss_figure(trained: Record) -> Markup | None:
 
 
 def validation_figure(trained: Mapping[str, Record]) -> Markup | None:
-    """Every method's accuracy on validation, epoch by epoch; a ring is the epoch that counts."""
+    """Every method's accuracy on validation after each epoch, over how much of its own training was done.
+
+    The larger dot is the epoch that counts.
+    """
     curves = {name: each["epochs"] for name, each in trained.items() if each.get("epochs")}
     if not curves:
         return None
     height = 230.0
-    x = Scale(0.7, max(len(epochs) for epochs in curves.values()) + 0.3, 13, 97)
+    x = Scale(0, 102, LEFT, RIGHT)
     y = down([100 * epoch["validation_accuracy"] for epochs in curves.values() for epoch in epochs], height)
     marks = []
     for name, epochs in sorted(curves.items(), key=lambda pair: pair[0] == "prompt"):
-        points = [(epoch["epoch"], 100 * epoch["validation_accuracy"]) for epoch in epochs]
+        points = [(100 * each["epoch"] / len(epochs), 100 * each["validation_accuracy"]) for each in epochs]
         if len(points) > 1:
             marks.append(line(points, x, y, height, f"m-{name}"))
-        for number, accuracy in points:
-            kept = number == trained[name].get("kept_epoch")
-            said = f"{words.method(name)}, epoch {number}: {accuracy:.1f} %"
-            marks.append(dot(x(number), y(accuracy), f"m-{name}", said, 5 if kept else 2.5))
-    return plot(x, y, height, marks, whole, plain, "Accuracy on validation in % over epochs")
+        for (done, accuracy), epoch in zip(points, epochs, strict=True):
+            kept = epoch["epoch"] == trained[name].get("kept_epoch")
+            said = f"{words.method(name)}, epoch {epoch['epoch']}: {words.percent(epoch['validation_accuracy'])}"
+            marks.append(dot(x(done), y(accuracy), f"m-{name}", said, 5 if kept else 2.5))
+    return plot(x, y, height, marks, share, plain, "Accuracy on validation in % over the share of the training done")
 
 
 def slice_figure(slices: Mapping[str, Slice], scale: Scale) -> Markup:
     """One label's accuracy by every method as dots in a row, the prompt's with its interval."""
     middle = ROW / 2
     marks = [tag("line", x1="2%", x2="98%", y1=middle, y2=middle, class_="grid")]
+    if slices["prompt"].n:
+        low, high = (scale(100 * bound) for bound in slices["prompt"].interval)
+        marks.append(bar_across(low, high, middle, "m-prompt"))
     for name, each in sorted(slices.items(), key=lambda pair: pair[0] == "prompt"):
-        if each.accuracy is None:
-            continue
-        at, said = scale(100 * each.accuracy), f"{words.method(name)}: {each.right:,} of {each.n:,} right"
-        if name == "prompt":
-            low, high = (scale(100 * bound) for bound in each.interval)
-            marks.append(bar_across(low, high, middle, f"m-{name}"))
-        marks.append(dot(at, middle, f"m-{name}", said, 5.5 if name == "prompt" else 4))
+        if each.accuracy is not None:
+            said = f"{words.method(name)}: {each.right:,} of {each.n:,} right"
+            size = 5.5 if name == "prompt" else 4.5
+            marks.append(dot(scale(100 * each.accuracy), middle, f"m-{name}", said, size))
     return drawing(ROW, *marks, said="Accuracy by method")
 
 
@@ -172,10 +177,7 @@ def slice_scale(slices: Mapping[str, Mapping[str, Slice]]) -> Scale:
 
 def slice_axis(scale: Scale) -> Markup:
     """The values below the labels' rows."""
-    marks = [
-        tag("text", f"{value:g} %", x=f"{scale(value)}%", y=14, class_="tick end" if value == 100 else "tick middle")
-        for value in scale.ticks()
-    ]
+    marks = [tag("text", share(value), x=f"{scale(value)}%", y=14, class_="tick middle") for value in scale.ticks()]
     return drawing(18, *marks, said="Accuracy in %")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.bases.pin import PinnedBase
+from pipelines.data.splits import SPLITS
+from pipelines.evaluation.gates import IN_WORDS
 from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.evidence import Evidence
 from pipelines.evaluation.pages.render import render
@@ -20,6 +22,7 @@ CONTENTS = {
     "gates": "Gates", "quality": "Quality and cost", "learning": "Learning curves", "evidence": "Label by label",
     "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
 }  # fmt: skip
+STAGES = ("pin base", "snapshot", "validate", "tokenize", "train", "score", "judge", "register")
 IDS = {"evidence": "labels", "stages": "cost"}  # where a section is not called like what it shows
 
 
@@ -48,7 +51,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
         "evidence": evidence,
         "errors": scores,
         "data": data,
-        "stages": _bars(record.get("seconds") or {}, "seconds"),
+        "stages": _bars(_in_order(record.get("seconds") or {}, STAGES), "seconds"),
         "lineage": list(_lineage(record, base)),
     }
     scale = figures.comparison_scale(gates)
@@ -68,7 +71,9 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
         by_seconds=figures.accuracy_against(scores, "train_seconds", "seconds of training"),
         validation=figures.validation_figure(trained),
         texts=evidence is not None and all(each.text is not None for each in evidence.mistakes),
+        groups=_groups(evidence),
         flow=_bars(_flow(data), "count"),
+        sides=_in_order(data.get("labels") or {}, SPLITS),
         reasons=_bars(data.get("reasons") or {}, "count"),
         spent=_spent(trained),
         **_evidence(evidence),
@@ -81,12 +86,15 @@ def _tiles(scores: Mapping[str, Record], gates: Sequence[Record]) -> Iterator[di
     prompt = scores.get("prompt")
     if prompt is None:
         return
-    between = f"{words.percent(prompt.get('low'))} to {words.percent(prompt.get('high'))}"
-    yield {"name": "Accuracy", "figure": words.percent(prompt["accuracy"]), "note": f"95 %: {between}"}
+    yield {
+        "name": "Accuracy",
+        "figure": words.percent(prompt["accuracy"]),
+        "note": f"95\N{NO-BREAK SPACE}%: {_between(prompt)}",
+    }
     for name in ("lora", "full", "champion"):
         if name in scores:
             ahead = 100 * (prompt["accuracy"] - scores[name]["accuracy"])
-            yield {"name": f"Against {words.method(name)}", "figure": f"{ahead:+.1f}", "note": "points of accuracy"}
+            yield {"name": f"Against {IN_WORDS[name]}", "figure": f"{ahead:+.1f}", "note": "points of accuracy"}
     parameters, whole = prompt.get("trainable_params"), (scores.get("full") or {}).get("trainable_params")
     share = f"{100 * parameters / whole:.2g} % of full fine-tuning's" if parameters and whole else "head included"
     yield {"name": "Trained parameters", "figure": words.magnitude(parameters or 0), "note": share}
@@ -102,11 +110,28 @@ def _gates(gates: Sequence[Record]) -> list[dict[str, Any]]:
         {
             "p_value": None,
             **gate,
+            "title": _title(gate["name"]),
             "figure": figures.gate_figure(gate, scale),
             "last_comparison": bool(drawn) and gate is drawn[-1],
         }
         for gate in ordered
     ]
+
+
+def _title(name: str) -> str:
+    """A gate's name with its opponent as people call it."""
+    kind, to, other = name.partition(" to ")
+    return words.sentence(f"{kind}{to}{IN_WORDS.get(other, other)}").rstrip(".")
+
+
+def _between(scores: Record) -> str:
+    """The 95 % interval of an accuracy, in words."""
+    low, high = scores.get("low"), scores.get("high")
+    return (
+        "no interval"
+        if low is None or high is None
+        else f"{100 * low:.1f} to {100 * high:.1f}, at 95\N{NO-BREAK SPACE}%"
+    )
 
 
 def _methods(scores: Mapping[str, Record], trained: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
@@ -116,6 +141,7 @@ def _methods(scores: Mapping[str, Record], trained: Mapping[str, Record]) -> Ite
         row = {**dict.fromkeys(known), **each, "key": name, "name": words.method(name)}
         if name == "champion":
             row |= dict.fromkeys(("trainable_params", "artifact_bytes", "train_seconds"))
+        row["interval"] = _between(each)
         yield row | {"reused": (trained.get(name) or {}).get("reused", False)}
 
 
@@ -137,14 +163,27 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any]:
     }
 
 
+def _groups(evidence: Evidence | None) -> list[dict[str, Any]]:
+    """The worst errors: those that another method does not make, and those that all of them make."""
+    if evidence is None:
+        return []
+    own = [each for each in evidence.mistakes if each.right or not each.wrong]
+    shared = [each for each in evidence.mistakes if each not in own]
+    told = [
+        ("Its worst errors", "The ones it was surest of, where another method is right.", own),
+        ("Where every method is wrong", "The surest of them. Look at the labels first.", shared),
+    ]
+    return [{"title": title, "about": about, "mistakes": mistakes} for title, about, mistakes in told if mistakes]
+
+
 def _matrix(evidence: Evidence) -> list[dict[str, Any]]:
-    """The prompt's confusion matrix, each cell with its share of its row: how dark it is."""
+    """The prompt's confusion matrix, each cell with how dark it is: by its share of its row."""
     rows = []
     for row, (label, counts) in enumerate(zip(evidence.labels, evidence.confusion["prompt"].tolist(), strict=True)):
         cells = [
             {
                 "count": count or "",
-                "share": round(count / max(sum(counts), 1), 3),
+                "shade": round((count / max(sum(counts), 1)) ** (1 if column == row else 0.5), 3),  # few errors show
                 "kind": "hit" if column == row else "miss" if count else "none",
             }
             for column, count in enumerate(counts)
@@ -171,9 +210,15 @@ def _flow(data: Record) -> dict[str, int]:
     rows = data.get("rows") or {}
     if not rows:
         return {}
-    sides = {f"used for {'training' if side == 'train' else side}": n for side, n in (data.get("splits") or {}).items()}
+    splits = _in_order(data.get("splits") or {}, SPLITS)
+    sides = {f"used for {'training' if side == 'train' else side}": n for side, n in splits.items()}
     aside = {"in quarantine": rows["quarantined"], "dropped as leaks": rows["leaks_dropped"]}
     return {"rows arrived": rows["read"], **aside, **sides}
+
+
+def _in_order(values: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """The same values, those that `order` names first and in its order: a record's JSON has sorted keys."""
+    return {key: values[key] for key in (*order, *values) if key in values}
 
 
 def _bars(values: Mapping[str, float], unit: str) -> list[dict[str, Any]]:
@@ -188,7 +233,7 @@ def _spent(trained: Mapping[str, Record]) -> str:
         return ""
     new = sum(each["seconds"] for each in trained.values() if not each.get("reused"))
     old = sum(each["seconds"] for each in trained.values() if each.get("reused"))
-    kept = f"; {words.duration(old)} of training came from the store and {'was' if new else 'were'} not paid again"
+    kept = f"; {words.duration(old)} of training came from the store and was not paid again"
     return f"Trainings of this run: {words.duration(new)}{kept if old else ''}."
 
 
@@ -200,7 +245,7 @@ def _standing(record: Record) -> str:
 
 def _confidence(record: Record) -> str:
     level = ((record.get("settings") or {}).get("gates") or {}).get("confidence")
-    return f"{100 * level:g} %" if level else ""
+    return f"{100 * level:g}\N{NO-BREAK SPACE}%" if level else ""
 
 
 def _lineage(record: Record, base: PinnedBase | None) -> Iterator[dict[str, str | None]]:
@@ -217,7 +262,7 @@ def _lineage(record: Record, base: PinnedBase | None) -> Iterator[dict[str, str 
             "note": "a tree in the store",
         }
     yield {"what": "Recipe", "digest": record.get("recipe_digest"), "note": None}
-    for side, digest in (data.get("split_digests") or {}).items():
+    for side, digest in _in_order(data.get("split_digests") or {}, SPLITS).items():
         yield {"what": f"{side.capitalize()} examples", "digest": digest, "note": None}
     if data.get("tree"):
         note = "the data report: quarantine.parquet, expectations.json, data_docs/"

@@ -40,10 +40,13 @@ class Scale:
         return round(self.start + (self.end - self.start) * (at - low) / (high - low), 2)
 
     def ticks(self) -> list[float]:
-        """At most six round values within it: powers of ten where it is logarithmic."""
+        """At most six round values within it; where it is logarithmic powers of ten, their halves and fifths if few."""
         if self.log:
-            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
-            return [10.0**power for power in powers[:: len(powers) // 6 + 1]]
+            powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            parts = (1, 2, 5) if len(powers) < 3 else (1,)
+            ticks = [part * 10.0**power for power in powers for part in parts]
+            inside = [tick for tick in ticks if self.low <= tick <= self.high]
+            return inside[:: math.ceil(len(inside) / 6) or 1]
         rough = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)

@@ -13,7 +13,7 @@ VERDICTS = ("passed", "inconclusive", "refused")
 
 def percent(fraction: float | None) -> str:
     """`87.9 %`, from 0.879."""
-    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+    return NOTHING if fraction is None else f"{100 * fraction:.1f}\N{NO-BREAK SPACE}%"
 
 
 def count(number: float | None) -> str:
@@ -69,5 +69,5 @@ def method(name: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a capital letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    """The text with a capital letter and a full stop; a percentage is not broken over two lines."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}.".replace(" %", "\N{NO-BREAK SPACE}%")
