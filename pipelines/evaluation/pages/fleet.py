@@ -15,7 +15,7 @@ from pipelines.promotion import ledger
 from pipelines.runs import names, recorded
 from pipelines.store.store import Store
 
-TO_LOOK_AT = 30  # recipes that the page names at its top; how many more there are is said
+NAMED = 30  # recipes that the top of the page names for one reason; how many more there are is said
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class Standing:
         """Why a person should look at it; None: all is well."""
         if self.trouble:
             return "its ledger cannot be read"
-        if self.verdict not in ("passed", None):
-            return f"the last run ended {self.verdict}"
+        if self.verdict == "refused":
+            return "the last run was refused"
         if self.challenger is not None:
-            return f"version {self.challenger} waits for a decision"
-        return "no champion" if self.champion is None else None
+            return "a challenger waits for a decision"
+        if self.verdict == "inconclusive":
+            return "the last run was inconclusive"
+        return "there is no champion" if self.champion is None else None
 
 
 def survey(store: Store, ledgers: Store) -> list[Standing]:
@@ -53,7 +55,6 @@ def survey(store: Store, ledgers: Store) -> list[Standing]:
 
 def fleet_page(standings: Sequence[Standing], now: datetime) -> str:
     """One self-contained page of HTML about all recipes; `now` is what ages are counted to."""
-    looked_at = [each for each in standings if each.wants]
     verdicts = Counter(each.verdict for each in standings)
     return render(
         "fleet.html",
@@ -63,8 +64,7 @@ def fleet_page(standings: Sequence[Standing], now: datetime) -> str:
             {"name": "With a champion", "figure": sum(each.champion is not None for each in standings), "ink": ""},
             *({"name": f"Last run {word}", "figure": verdicts[word], "ink": word} for word in words.VERDICTS),
         ],
-        wanting=looked_at[:TO_LOOK_AT],
-        more=len(looked_at) - len(looked_at[:TO_LOOK_AT]),
+        wanting=_wanting(standings),
         now=now.isoformat(),
     )
 
@@ -94,5 +94,20 @@ def _standing(store: Store, ledgers: Store, name: str) -> Standing:
     )
 
 
+def _wanting(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+    """`{why, names, more}` for every reason to look at a recipe, the reason with the fewest recipes first."""
+    reasons = Counter(each.wants for each in standings if each.wants)
+    found = []
+    for why, number in sorted(reasons.items(), key=lambda pair: pair[1]):
+        named = [each.name for each in standings if each.wants == why][:NAMED]
+        found.append({"why": why, "number": number, "names": named, "more": number - len(named)})
+    return found
+
+
 def _row(each: Standing, now: datetime) -> dict[str, Any]:
-    return {"standing": each, "age": words.age(now - datetime.fromisoformat(each.since)) if each.since else None}
+    why = each.trouble or (each.reason or words.NOTHING).removeprefix(f"{each.verdict}: ")
+    return {
+        "standing": each,
+        "why": why,
+        "age": words.age(now - datetime.fromisoformat(each.since)) if each.since else None,
+    }

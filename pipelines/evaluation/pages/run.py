@@ -127,11 +127,7 @@ def _title(name: str) -> str:
 def _between(scores: Record) -> str:
     """The 95 % interval of an accuracy, in words."""
     low, high = scores.get("low"), scores.get("high")
-    return (
-        "no interval"
-        if low is None or high is None
-        else f"{100 * low:.1f} to {100 * high:.1f}, at 95\N{NO-BREAK SPACE}%"
-    )
+    return words.NOTHING if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _methods(scores: Mapping[str, Record], trained: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
@@ -248,27 +244,25 @@ def _confidence(record: Record) -> str:
     return f"{100 * level:g}\N{NO-BREAK SPACE}%" if level else ""
 
 
-def _lineage(record: Record, base: PinnedBase | None) -> Iterator[dict[str, str | None]]:
-    """From what serves back to what it was made of."""
+def _lineage(record: Record, base: PinnedBase | None) -> Iterator[tuple[str, str | None, str | None]]:
+    """`(what, digest, note)`, from what serves back to what it was made of."""
     settings, data = record.get("settings") or {}, record.get("data") or {}
-    prompt = settings.get("prompt") or {}
     if record.get("prompt_digest"):
-        made = f"{prompt['method']}, {prompt['tokens']} tokens, seed {settings['seed']}" if prompt else None
-        yield {"what": "Prompt", "digest": record["prompt_digest"], "note": made}
+        prompt = settings["prompt"]
+        yield (
+            "Prompt",
+            record["prompt_digest"],
+            f"{prompt['method']}, {prompt['tokens']} tokens, seed {settings['seed']}",
+        )
     if record.get("artifact"):
-        yield {
-            "what": "Artifact, with proof and provenance",
-            "digest": record["artifact"],
-            "note": "a tree in the store",
-        }
-    yield {"what": "Recipe", "digest": record.get("recipe_digest"), "note": None}
+        yield "Artifact, with proof and provenance", record["artifact"], "a tree in the store"
+    yield "Recipe", record.get("recipe_digest"), None
     for side, digest in _in_order(data.get("split_digests") or {}, SPLITS).items():
-        yield {"what": f"{side.capitalize()} examples", "digest": digest, "note": None}
+        yield f"{side.capitalize()} examples", digest, None
     if data.get("tree"):
-        note = "the data report: quarantine.parquet, expectations.json, data_docs/"
-        yield {"what": "Data, as checked", "digest": data["tree"], "note": note}
-    source = (settings.get("data") or {}).get("path")
-    yield {"what": "Data, as they arrived", "digest": record.get("data_digest"), "note": source}
+        yield "Data, as checked", data["tree"], "the data report: quarantine.parquet, expectations.json, data_docs/"
+    yield "Data, as they arrived", record.get("data_digest"), (settings.get("data") or {}).get("path")
     name = (settings.get("base") or {}).get("name")
-    note = f"{base.name}, {words.size(base.size_bytes)} in {len(base.files)} files from {base.source}" if base else name
-    yield {"what": "Base", "digest": record.get("base_digest"), "note": note}
+    if base:
+        name = f"{base.name}, {words.size(base.size_bytes)} in {len(base.files)} files from {base.source}"
+    yield "Base", record.get("base_digest"), name

@@ -38,7 +38,7 @@ for (const [name, file, width] of frames) {
     const inner = frame.contentDocument, root = inner.documentElement;
     const outside = [...inner.body.querySelectorAll("*")].filter(each => {
       const box = each.getBoundingClientRect();
-      return box.width > 0 && (box.right > width + 0.5 || box.left < -0.5);
+      return box.width > 0 && (box.right > root.clientWidth + 0.5 || box.left < -0.5);
     });
     found[name] = {
       inner: root.clientWidth, scroll: root.scrollWidth, text: inner.body.innerText.length,

@@ -33,17 +33,18 @@ def test_the_evidence_adds_up_to_the_record(store: LocalStore, record: dict[str,
 
 def test_errors_come_with_their_texts_the_surest_first(store: LocalStore, record: dict[str, Any]) -> None:
     found = gather(store, record)
-    assert found is not None and len(found.mistakes) == MOST
+    assert found is not None
     sure = [each.probability for each in found.mistakes]
     assert sure == sorted(sure, reverse=True)
+    # Numbers 0 to 20 are answered wrongly by all, 21 to 32 not by full fine-tuning; the higher, the less sure.
+    assert [int(each.id, 16) for each in found.mistakes] == [*range(MOST), *range(21, 21 + MOST)]
     scores = load_scores(store, record["score_digests"]["prompt"])
-    wrong = scores.probability[~scores.correct]
-    assert sure[0] == wrong.max() and sure[-1] == np.sort(wrong)[-MOST]
-    first, later = found.mistakes[0], next(each for each in found.mistakes if int(each.id, 16) >= 15)
+    assert sure == pytest.approx([float(scores.probability[scores.ids.index(each.id)]) for each in found.mistakes])
+    first, later = found.mistakes[0], found.mistakes[-1]
     assert first.text == "text number 0 <script>alert(0)</script>"
     assert (first.label, first.answered) == ("apples", "boats & <b>ships</b>")
     assert first.right == () and set(first.wrong) == {"lora", "full", "head_only"}
-    assert int(later.id, 16) < 21 and "full" in later.wrong
+    assert later.right == ("lora", "full") and later.wrong == ("head_only",)
 
 
 def test_who_was_right_is_told_of_each_example_by_itself(store: LocalStore, record: dict[str, Any]) -> None:

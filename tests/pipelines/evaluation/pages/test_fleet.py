@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.evaluation.pages.fleet import TO_LOOK_AT, Standing, fleet_page, survey
+from pipelines.evaluation.pages.fleet import NAMED, Standing, fleet_page, survey
 from pipelines.promotion import ledger
 from pipelines.runs import finish
 from pipelines.store.local import LocalStore
@@ -40,11 +40,11 @@ def test_a_survey_tells_champion_age_and_last_run(store: LocalStore, read: Read)
         name="tickets", champion=1, accuracy=0.801, since="2026-11-02T00:00:00.000000+00:00", challenger=2, runs=3,
         verdict="refused", reason="refused: <20>", at="2026-11-20T08:00:00+00:00",
     )  # fmt: skip
-    assert tickets.wants == "the last run ended refused" and letters.wants == "version 1 waits for a decision"
+    assert tickets.wants == "the last run was refused" and letters.wants == "a challenger waits for a decision"
 
     page = read(fleet_page([letters, tickets], NOW))
-    assert "tickets version 1 2 waits 80.1 % 19 days refused 2026-11-20 08:00 UTC refused: <20>" in page.text
-    assert "letters none 1 waits – – passed 2026-11-03 08:00 UTC" in page.text
+    assert "tickets version 1 2 waits 80.1 % 19 days refused 2026-11-20 08:00 <20>" in page.text
+    assert "letters none 1 waits – – passed 2026-11-03 08:00 <3>" in page.text
     assert "Recipes 2 With a champion 1 Last run passed 1 Last run inconclusive 0 Last run refused 1" in page.text
 
 
@@ -72,7 +72,8 @@ def test_two_hundred_recipes_are_readable(read: Read) -> None:
     ]  # fmt: skip
     page = read(fleet_page(standings, NOW))
     assert len([a for name, a in page.elements if name == "tr" and a.get("id")]) == 200
-    assert len([a for name, a in page.elements if name == "a"]) == TO_LOOK_AT and "And 20 more" in page.text
+    assert "The last run was refused: 50 recipe-000 , recipe-004" in page.text
+    assert len([a for name, a in page.elements if name == "a"]) == NAMED and "and 20 more, below" in page.text
     assert len(page.source) < 200_000
 
 

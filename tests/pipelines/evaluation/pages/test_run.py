@@ -26,13 +26,15 @@ def page(store: LocalStore, record: dict[str, Any], read: Read) -> Any:
 def test_the_verdict_comes_first_with_its_reasons(page: Any, record: dict[str, Any]) -> None:
     assert page.text.startswith("orchard version 3: refused orchard version 3 refused")
     (budget,) = [gate for gate in record["gates"] if gate["verdict"] == "refused"]
-    assert "2026-11-21 13:15 UTC, run aaaaaaaaaaaa, challenger when it ended 31,200 artifact bytes" in page.text
-    assert page.text.index(budget["reason"]) < page.text.index("non-inferior")
+    told = "2026-11-21 13:15 UTC, run aaaaaaaaaaaa , challenger when it ended 31,200 artifact bytes of 30,000 allowed."
+    assert told in page.text
+    assert page.text.index(budget["reason"]) < page.text.index("Non-inferior")
 
 
 def test_every_gate_stands_there_with_its_reason_and_its_interval(page: Any, record: dict[str, Any]) -> None:
+    for title in ("Non-inferior to LoRA passed", "Non-inferior to the champion", "Accuracy of every label passed"):
+        assert title in page.text
     for gate in record["gates"]:
-        assert gate["name"].capitalize() in page.text
         assert gate["reason"].rstrip(".")[1:] in page.text
         if gate["low"] is not None:
             told = f"{gate['estimate']:+.2f} points, from {gate['low']:+.2f} to {gate['high']:+.2f}"
@@ -56,7 +58,7 @@ def test_an_interval_is_drawn_where_its_numbers_are(page: Any, record: dict[str,
 def test_every_method_has_its_figures(page: Any, record: dict[str, Any]) -> None:
     for name, spelt in (("prompt", "Soft prompt"), ("lora", "LoRA"), ("full", "Full fine-tuning")):
         each = record["scores"][name]
-        row = f"{spelt} {100 * each['accuracy']:.1f} % {100 * each['low']:.1f} % to {100 * each['high']:.1f} %"
+        row = f"{spelt} {100 * each['accuracy']:.1f} % {100 * each['low']:.1f} to {100 * each['high']:.1f}"
         row += f" {100 * each['macro_f1']:.1f} % {100 * each['ece']:.1f} % {each['trainable_params']:,}"
         assert row in page.text
     assert "Zero-shot" not in page.text, "a method that was not scored has no row"
@@ -80,16 +82,18 @@ def test_each_training_has_its_curve_of_all_its_points(page: Any, record: dict[s
 
 def test_every_label_has_its_accuracy_and_its_row_of_the_confusion_matrix(page: Any, record: dict[str, Any]) -> None:
     assert page.text.count("89.0 % of 100") == 3
-    cells = [cell for cell in page.elements if cell[0] == "td" and "--share" in str(cell[1].get("style"))]
+    cells = [cell for cell in page.elements if cell[0] == "td" and "--shade" in str(cell[1].get("style"))]
     assert len(cells) == 9
-    assert [cell[1]["style"] for cell in cells[:3]] == ["--share:0.89", "--share:0.11", "--share:0.0"]
+    assert [cell[1]["style"] for cell in cells[:3]] == ["--shade:0.89", "--shade:0.332", "--shade:0.0"]
     for label in record["labels"]:
         assert label in page.text
 
 
 def test_the_worst_errors_are_shown_and_escaped(page: Any) -> None:
     assert "text number 0 <script>alert(0)</script> Is apples , answered boats & <b>ships</b> at 99." in page.text
-    assert "20 of 33" in page.text
+    assert "33 of 300 test examples are answered wrongly; 24 of them are told here." in page.text
+    own, shared = page.text.index("Its worst errors"), page.text.index("Where every method is wrong")
+    assert own < page.text.index("text number 21 ") < shared < page.text.index("text number 0 ")
     assert not [element for element, _ in page.elements if element in ("script", "boats", "ships")]
 
 
