@@ -12,17 +12,17 @@ from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.evidence import Evidence
 from pipelines.evaluation.pages.render import render
 from pipelines.evaluation.power import in_words, low
-from pipelines.evaluation.report import METHODS
+from pipelines.evaluation.report import METHODS, SWEPT, leaderboard_rows
 
 Record = Mapping[str, Any]
 
 MATRIX = 12  # labels; with more of them the pairs that are confused most often are told in the place of a matrix
 CONFUSED = 10
 CONTENTS = {
-    "gates": "Gates", "quality": "Quality and cost", "learning": "Learning curves", "evidence": "Label by label",
-    "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
+    "gates": "Gates", "quality": "Quality and cost", "learning": "Learning curves", "swept": "Sweep",
+    "evidence": "Label by label", "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
 }  # fmt: skip
-STAGES = ("pin base", "snapshot", "validate", "tokenize", "train", "score", "judge", "register")
+STAGES = ("pin base", "snapshot", "validate", "tokenize", "sweep", "train", "score", "judge", "register")
 IDS = {"evidence": "labels", "stages": "cost"}  # where a section is not called like what it shows
 
 
@@ -48,6 +48,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
             for name in METHODS
             if name in trained and (figure := figures.loss_figure(trained[name]))
         ],
+        "swept": leaderboard_rows(record.get("leaderboard") or []),
         "evidence": evidence,
         "errors": scores,
         "data": data,
@@ -58,6 +59,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
     return render(
         "run.html",
         record={"description": None, "at": None, **record},
+        swept_columns=SWEPT,
         standing=_standing(record),
         decisive=[gate["reason"] for gate in gates if gate["verdict"] == record["verdict"] and gate.get("reason")],
         tiles=list(_tiles(scores, gates)),
@@ -248,12 +250,10 @@ def _lineage(record: Record, base: PinnedBase | None) -> Iterator[tuple[str, str
     """`(what, digest, note)`, from what serves back to what it was made of."""
     settings, data = record.get("settings") or {}, record.get("data") or {}
     if record.get("prompt_digest"):
-        prompt = settings["prompt"]
-        yield (
-            "Prompt",
-            record["prompt_digest"],
-            f"{prompt['method']}, {prompt['tokens']} tokens, seed {settings['seed']}",
-        )
+        board = record.get("leaderboard") or []
+        found = [row["change"] for row in board if row["chosen"] and row["method"] == "prompt"]
+        made = {"seed": settings["seed"], **settings["prompt"], **(found[0] if found else {})}
+        yield "Prompt", record["prompt_digest"], f"{made['method']}, {made['tokens']} tokens, seed {made['seed']}"
     if record.get("artifact"):
         yield "Artifact, with proof and provenance", record["artifact"], "a tree in the store"
     yield "Recipe", record.get("recipe_digest"), None

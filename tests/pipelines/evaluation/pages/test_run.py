@@ -103,6 +103,20 @@ def test_texts_can_be_left_out(store: LocalStore, record: dict[str, Any], read: 
     assert "promptmint report orchard@3 --html" in page.text and "Is apples , answered" in page.text
 
 
+def test_a_sweep_is_told_with_what_was_chosen(record: dict[str, Any], read: Read) -> None:
+    row = {
+        "method": "prompt",
+        "validation_accuracy": 0.9,
+        "validation_loss": 0.31,
+        "trainable_params": 7,
+        "seconds": 2.0,
+    }
+    board = [{**row, "change": {"tokens": 32}, "chosen": True}, {**row, "change": {"tokens": 8}, "chosen": False}]
+    page = read(run_page({**record, "leaderboard": board}))
+    assert "Soft prompt tokens 32 90.0 0.310 7 2.0 yes Soft prompt tokens 8 90.0 0.310 7 2.0 no" in page.text
+    assert "p-tuning-v2, 32 tokens, seed 17" in page.text
+
+
 def test_the_data_are_told_with_what_was_set_aside(page: Any) -> None:
     for told in ("rows arrived 3,000", "in quarantine 40", "dropped as leaks 2", "used for training 2,000"):
         assert told in page.text
