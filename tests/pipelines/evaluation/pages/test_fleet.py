@@ -43,8 +43,8 @@ def test_a_survey_tells_champion_age_and_last_run(store: LocalStore, read: Read)
     assert tickets.wants == "the last run was refused" and letters.wants == "a challenger waits for a decision"
 
     page = read(fleet_page([letters, tickets], NOW))
-    assert "tickets version 1 2 waits 80.1 % 19 days refused 2026-11-20 08:00 <20>" in page.text
-    assert "letters none 1 waits – – passed 2026-11-03 08:00 <3>" in page.text
+    assert "tickets version 1 , 2 waits 80.1 % 19 days refused 2026-11-20 08:00 <20>" in page.text
+    assert "letters none , 1 waits – – passed 2026-11-03 08:00 <3>" in page.text
     assert "Recipes 2 With a champion 1 Last run passed 1 Last run inconclusive 0 Last run refused 1" in page.text
 
 
