@@ -74,7 +74,7 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
         if champion := score_champion(settings, report["split_trees"]["test"], load_compute(compute)):
             scores["champion"] = champion
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained)
+        verdict = judge(settings, scores, trained, report["tree"])
 
     record["scores"] |= verdict.pop("scores")
     record["score_digests"] = scores

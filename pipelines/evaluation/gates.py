@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import DataError, listed
-from pipelines.evaluation.guards import CALIBRATION, FLOOR, calibrated, every_label
+from pipelines.evaluation.guards import CALIBRATION, FLOOR, SLICES, calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult, Outcome
 from pipelines.evaluation.scores import Scores, paired
 from pipelines.evaluation.statistics import Interval, examples_needed, mcnemar, paired_bootstrap
@@ -45,7 +45,12 @@ class Verdict:
 
 
 def judge(
-    gates: Gates, scores: Mapping[str, Scores], costs: Mapping[str, int], seed: int, labels: Sequence[str] = ()
+    gates: Gates,
+    scores: Mapping[str, Scores],
+    costs: Mapping[str, int],
+    seed: int,
+    labels: Sequence[str] = (),
+    slices: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Verdict:
     """Whether a prompt may be promoted.
 
@@ -56,6 +61,7 @@ def judge(
         costs: of the prompt: `artifact_bytes` and `trainable_params`, where the recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
         labels: the recipe's, in the order of the logits; needed where a gate looks at every label.
+        slices: `{column: {id: value}}` of the test examples; needed where a gate looks at every slice.
 
     Raises:
         DataError: scores or costs that a gate needs are missing, or two models were scored on different examples.
@@ -64,6 +70,12 @@ def judge(
     if gates.per_label_accuracy is not None:
         _require("prompt", scores, FLOOR)
         results.append(every_label(scores["prompt"], labels, gates.per_label_accuracy, gates.confidence))
+    if gates.per_slice_accuracy is not None:
+        _require("prompt", scores, SLICES)
+        results += [
+            every_slice(scores["prompt"], column, values, gates.per_slice_accuracy, gates.confidence)
+            for column, values in (slices or {}).items()
+        ]
     if gates.max_ece is not None:
         _require("prompt", scores, CALIBRATION)
         results.append(calibrated(scores["prompt"], gates.max_ece, gates.confidence, gates.resamples, seed))

@@ -123,7 +123,7 @@ class TestFirstRun:
         (page,) = (shop.home / "mlartifacts").rglob("report.html")
         source = page.read_text()
         assert f"{first.json['scores']['prompt']['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in source
-        assert "Label by label" in source and first.json["base_digest"] in source
+        assert "By label" in source and first.json["base_digest"] in source
         said = splits(shop, first.json)
         assert not any(text in source for text in said)
         with sqlite3.connect(shop.home / "prefect" / "prefect.db") as prefect:

@@ -9,7 +9,7 @@ from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
 from pipelines.evaluation.gates import IN_WORDS
 from pipelines.evaluation.pages import figures, words
-from pipelines.evaluation.pages.evidence import Evidence
+from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.report import METHODS, SWEPT, leaderboard_rows
@@ -20,10 +20,10 @@ MATRIX = 12  # labels; with more of them the pairs that are confused most often 
 CONFUSED = 10
 CONTENTS = {
     "gates": "Gates", "quality": "Quality and cost", "learning": "Learning curves", "swept": "Sweep",
-    "evidence": "Label by label", "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
+    "slices": "Slices", "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
 }  # fmt: skip
 STAGES = ("pin base", "snapshot", "validate", "tokenize", "sweep", "train", "score", "judge", "register")
-IDS = {"evidence": "labels", "stages": "cost"}  # where a section is not called like what it shows
+IDS = {"stages": "cost"}  # where a section is not called like what it shows
 
 
 def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase | None = None) -> str:
@@ -49,7 +49,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
             if name in trained and (figure := figures.loss_figure(trained[name]))
         ],
         "swept": leaderboard_rows(record.get("leaderboard") or []),
-        "evidence": evidence,
+        "slices": list(_slices(evidence, record)),
         "errors": scores,
         "data": data,
         "stages": _bars(_in_order(record.get("seconds") or {}, STAGES), "seconds"),
@@ -74,6 +74,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
         validation=figures.validation_figure(trained),
         texts=evidence is not None and all(each.text is not None for each in evidence.mistakes),
         groups=_groups(evidence),
+        evidence=evidence,
         flow=_bars(_flow(data), "count"),
         sides=_in_order(data.get("labels") or {}, SPLITS),
         reasons=_bars(data.get("reasons") or {}, "count"),
@@ -144,21 +145,36 @@ def _methods(scores: Mapping[str, Record], trained: Mapping[str, Record]) -> Ite
 
 
 def _evidence(evidence: Evidence | None) -> dict[str, Any]:
-    """The labels' rows, the confusion matrix, and the pairs that are confused most often."""
+    """The confusion matrix, and the pairs that are confused most often."""
     if evidence is None:
-        return {"slices": [], "slice_axis": "", "confusion": [], "confused": []}
-    slices = evidence.slices
-    scale = figures.slice_scale(slices)
-    weakest_first = sorted(slices, key=lambda label: slices[label]["prompt"].accuracy or 0.0)
+        return {"confusion": [], "confused": []}
     return {
-        "slices": [
-            {"label": label, "prompt": slices[label]["prompt"], "figure": figures.slice_figure(slices[label], scale)}
-            for label in weakest_first
-        ],
-        "slice_axis": figures.slice_axis(scale),
         "confusion": _matrix(evidence) if len(evidence.labels) <= MATRIX else [],
         "confused": _confused(evidence),
     }
+
+
+def _sliced(slices: Mapping[str, Mapping[str, Slice]]) -> dict[str, Any]:
+    """`{rows, axis}`: a figure for every label, or every value of a column, the prompt's weakest first."""
+    scale = figures.slice_scale(slices)
+    weakest_first = sorted(slices, key=lambda name: slices[name]["prompt"].accuracy or 0.0)
+    rows = [
+        {"name": name, "prompt": slices[name]["prompt"], "figure": figures.slice_figure(slices[name], scale)}
+        for name in weakest_first
+    ]
+    return {"rows": rows, "axis": figures.slice_axis(scale)}
+
+
+def _slices(evidence: Evidence | None, record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`(column, its values as figures)`: the label, where the answers are known, and the columns of `data.slices`."""
+    if evidence:
+        yield "label", _sliced(evidence.slices)
+    for column, values in (record.get("slices") or {}).items():
+        told = {
+            value: {name: Slice(**methods[name]) for name in METHODS if name in methods}
+            for value, methods in values.items()
+        }
+        yield column, _sliced(told)
 
 
 def _groups(evidence: Evidence | None) -> list[dict[str, Any]]:

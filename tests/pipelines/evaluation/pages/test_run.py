@@ -89,6 +89,17 @@ def test_every_label_has_its_accuracy_and_its_row_of_the_confusion_matrix(page: 
         assert label in page.text
 
 
+def test_the_values_of_a_column_are_told_like_labels(record: dict[str, Any], read: Read) -> None:
+    told = {
+        "de": {"prompt": {"right": 9, "n": 10}, "lora": {"right": 8, "n": 10}},
+        "<fr>": {"prompt": {"right": 1, "n": 4}},
+    }
+    page = read(run_page({**record, "slices": {"country": told}}))
+    assert "Slices By country <fr>" not in page.text and "By label" not in page.text
+    assert page.text.index("By country") < page.text.index("<fr>") < page.text.index("de Accuracy by method")
+    assert "Soft prompt: 9 of 10 right 90.0 % of 10" in page.text and "LoRA: 8 of 10 right" in page.text
+
+
 def test_the_worst_errors_are_shown_and_escaped(page: Any) -> None:
     assert "text number 0 <script>alert(0)</script> Is apples , answered boats & <b>ships</b> at 99." in page.text
     assert "33 of 300 test examples are answered wrongly; 24 of them are told here." in page.text
@@ -165,7 +176,7 @@ def test_a_record_of_before_says_what_it_does_not_know(record: dict[str, Any], r
             del each["ece"], each["macro_f1"]
     page = read(run_page(record))
     assert "Not known here: this run was recorded by an earlier version" in page.text
-    assert "Label by label" not in page.text
+    assert "By label" not in page.text
 
 
 def test_many_labels_are_told_by_pairs(store: LocalStore, record: dict[str, Any], read: Read) -> None:
