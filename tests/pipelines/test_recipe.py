@@ -153,8 +153,8 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
     ("old", "new", "message"),
     [
         ('labels = ["account", "billing"]', 'labels = ["a", "a"]', "data: labels must differ, got ['a', 'a']"),
-        ("[template]", 'slices = ["a", "a"]\n[template]', "data: slices must differ, got ['a', 'a']"),
-        ("[template]", 'slices = ["body"]\n[template]', "data: slices must be columns of few values, not the text's"),
+        ('path = "tickets.csv"', 'path = "x"\nslices = ["a", "a"]', "data: slices must differ, got ['a', 'a']"),
+        ('path = "tickets.csv"', 'path = "x"\nslices = ["text"]', "data: slices must be columns of few values, not the text's"),
         ("[gates]", "[gates]\nper_slice_accuracy = 0.5", "gates.per_slice_accuracy needs data.slices"),
         ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
         ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),

@@ -73,7 +73,7 @@ def test_the_values_of_slices_are_kept_beside_the_examples(judge, store, tmp_pat
 
 def test_a_column_that_groups_nothing_is_no_slice(judge):
     rows = [{**row, "number": number} for number, row in enumerate(examples(200))]
-    with pytest.raises(DataError, match="'number' of data.slices has 200 different values, and at most 100"):
+    with pytest.raises(DataError, match=r"'number' of data\.slices has 200 different values, and at most 100"):
         judge(rows, slices=("number",))
     with pytest.raises(DataError, match="no column 'land'"):
         judge(rows, slices=("land",))
