@@ -44,8 +44,8 @@ def write_fleet(to: Path) -> dict[str, Any]:
     """`{html, bytes, recipes}` of the page of all recipes, now at `to`."""
     from pipelines.evaluation.pages.fleet import fleet_page, survey
 
-    standings = survey(the_store(), the_ledger())
-    return {**_written(fleet_page(standings, datetime.now(UTC)), to), "recipes": len(standings)}
+    lines = survey(the_store(), the_ledger())
+    return {**_written(fleet_page(lines, datetime.now(UTC)), to), "recipes": len(lines)}
 
 
 def _record(store: Store, reference: str) -> dict[str, Any]:

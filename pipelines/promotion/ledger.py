@@ -67,7 +67,7 @@ def entry_key(name: str, sequence: int) -> str:
 
 
 def names(store: Store) -> list[str]:
-    """Everything that has an entry."""
+    """Every name that something was registered under, sorted."""
     return sorted({key.split("/")[1] for key in store.keys("ledger/")})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from pipelines.errors import LedgerError
 from pipelines.evaluation.pages import words
 from pipelines.evaluation.pages.render import render
 from pipelines.promotion import ledger
+from pipelines.promotion.fleet import AT_ONCE, standing
 from pipelines.runs import names, recorded
 from pipelines.store.store import Store
 
@@ -19,8 +21,8 @@ NAMED = 30  # recipes that the top of the page names for one reason; how many mo
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where one recipe stands."""
+class Line:
+    """What the page says of one recipe."""
 
     name: str
     champion: int | None
@@ -47,29 +49,30 @@ class Standing:
         return "there is no champion" if self.champion is None else None
 
 
-def survey(store: Store, ledgers: Store) -> list[Standing]:
+def survey(store: Store, ledgers: Store) -> list[Line]:
     """Every recipe that has a run in the store or an entry in the ledger, by name. Reads each run's record once."""
     known = sorted({*names(store), *ledger.names(ledgers)})
-    return [_standing(store, ledgers, name) for name in known]
+    with ThreadPoolExecutor(AT_ONCE) as readers:
+        return list(readers.map(lambda name: _line(store, ledgers, name), known))
 
 
-def fleet_page(standings: Sequence[Standing], now: datetime) -> str:
+def fleet_page(lines: Sequence[Line], now: datetime) -> str:
     """One self-contained page of HTML about all recipes; `now` is what ages are counted to."""
-    verdicts = Counter(each.verdict for each in standings)
+    verdicts = Counter(each.verdict for each in lines)
     return render(
         "fleet.html",
-        rows=[_row(each, now) for each in standings],
+        rows=[_row(each, now) for each in lines],
         tiles=[
-            {"name": "Recipes", "figure": len(standings), "ink": ""},
-            {"name": "With a champion", "figure": sum(each.champion is not None for each in standings), "ink": ""},
+            {"name": "Recipes", "figure": len(lines), "ink": ""},
+            {"name": "With a champion", "figure": sum(each.champion is not None for each in lines), "ink": ""},
             *({"name": f"Last run {word}", "figure": verdicts[word], "ink": word} for word in words.VERDICTS),
         ],
-        wanting=_wanting(standings),
+        wanting=_wanting(lines),
         now=now.isoformat(),
     )
 
 
-def _standing(store: Store, ledgers: Store, name: str) -> Standing:
+def _line(store: Store, ledgers: Store, name: str) -> Line:
     records = recorded(store, name)
     last = records[-1] if records else {}
     told: dict[str, Any] = {"name": name, "runs": len(records)}
@@ -77,37 +80,37 @@ def _standing(store: Store, ledgers: Store, name: str) -> Standing:
     try:
         entries = ledger.read(ledgers, name)
     except LedgerError as error:
-        return Standing(**told, champion=None, accuracy=None, since=None, challenger=None, trouble=str(error))
-    state = ledger.state(entries)
-    reign = [entry for entry in entries if entry.version == state.champion and entry.action != "registered"]
-    record = next((each for each in records if reign and each["run_key"] == reign[-1].run_key), {})
+        return Line(**told, champion=None, accuracy=None, since=None, challenger=None, trouble=str(error))
+    now = standing(name, entries)
+    crowned = next((entry for entry in reversed(entries) if entry.action != "registered"), None)
+    record = next((each for each in records if crowned and each["run_key"] == crowned.run_key), {})
     prompt = (record.get("scores") or {}).get("prompt") or {}
     # A record of before runs had a time: when its version was registered will do.
     registered = {entry.run_key: entry.at for entry in entries if entry.action == "registered"}
     told["at"] = told["at"] or registered.get(last.get("run_key", ""))
-    return Standing(
+    return Line(
         **told,
-        champion=state.champion,
+        champion=now.champion,
         accuracy=prompt.get("accuracy"),
-        since=reign[-1].at if reign else None,
-        challenger=state.challenger,
+        since=now.champion_since,
+        challenger=now.challenger,
     )
 
 
-def _wanting(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+def _wanting(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """`{why, names, more}` for every reason to look at a recipe, the reason with the fewest recipes first."""
-    reasons = Counter(each.wants for each in standings if each.wants)
+    reasons = Counter(each.wants for each in lines if each.wants)
     found = []
     for why, number in sorted(reasons.items(), key=lambda pair: pair[1]):
-        named = [each.name for each in standings if each.wants == why][:NAMED]
+        named = [each.name for each in lines if each.wants == why][:NAMED]
         found.append({"why": why, "number": number, "names": named, "more": number - len(named)})
     return found
 
 
-def _row(each: Standing, now: datetime) -> dict[str, Any]:
+def _row(each: Line, now: datetime) -> dict[str, Any]:
     why = each.trouble or (each.reason or words.NOTHING).removeprefix(f"{each.verdict}: ")
     return {
-        "standing": each,
+        "line": each,
         "why": why,
         "age": words.age(now - datetime.fromisoformat(each.since)) if each.since else None,
     }

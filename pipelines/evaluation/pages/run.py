@@ -58,7 +58,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
     scale = figures.comparison_scale(gates)
     return render(
         "run.html",
-        record={"description": None, "at": None, **record},
+        record={"description": None, "at": None, "not_promoted": None, **record},
         swept_columns=SWEPT,
         standing=_standing(record),
         decisive=[gate["reason"] for gate in gates if gate["verdict"] == record["verdict"] and gate.get("reason")],

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.bases.pin import PinnedBase
 from pipelines.evaluation.pages.evidence import gather
-from pipelines.evaluation.pages.fleet import Standing, fleet_page
+from pipelines.evaluation.pages.fleet import Line, fleet_page
 from pipelines.evaluation.pages.run import run_page
 from pipelines.store.local import LocalStore
 
@@ -103,7 +103,7 @@ def pages(store: LocalStore, record: dict[str, Any], tmp_path: Path) -> Path:
         run_page({**record, **long, "recipe": "long-" * 12, "data": {}}, gather(store, record | long))
     )
     standings = [
-        Standing(f"{'recipe-' * 8}{number}", 12, 0.9, "2026-10-01T00:00:00+00:00", 13, 5, "inconclusive", "why " * 99,
+        Line(f"{'recipe-' * 8}{number}", 12, 0.9, "2026-10-01T00:00:00+00:00", 13, 5, "inconclusive", "why " * 99,
                  "2026-11-20T00:00:00+00:00")
         for number in range(200)
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.evaluation.pages.fleet import NAMED, Standing, fleet_page, survey
+from pipelines.evaluation.pages.fleet import NAMED, Line, fleet_page, survey
 from pipelines.promotion import ledger
 from pipelines.runs import finish
 from pipelines.store.local import LocalStore
@@ -36,7 +36,7 @@ def test_a_survey_tells_champion_age_and_last_run(store: LocalStore, read: Read)
     ran(store, "tickets", "b", "refused", 20)
     ran(store, "letters", "a", "passed", 3, version=1)
     letters, tickets = survey(store, store)
-    assert tickets == Standing(
+    assert tickets == Line(
         name="tickets", champion=1, accuracy=0.801, since="2026-11-02T00:00:00.000000+00:00", challenger=2, runs=3,
         verdict="refused", reason="refused: <20>", at="2026-11-20T08:00:00+00:00",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_record_of_before_is_dated_by_its_registration(store: LocalStore) -> N
 
 def test_two_hundred_recipes_are_readable(read: Read) -> None:
     standings = [
-        Standing(f"recipe-{number:03d}", 1, 0.9, "2026-10-01T00:00:00+00:00", None, 5,
+        Line(f"recipe-{number:03d}", 1, 0.9, "2026-10-01T00:00:00+00:00", None, 5,
                  "refused" if number % 4 == 0 else "passed", "because", "2026-11-20T00:00:00+00:00")
         for number in range(200)
     ]  # fmt: skip
