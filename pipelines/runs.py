@@ -53,10 +53,14 @@ def finished(store: Store, name: str, key: str) -> dict[str, Any] | None:
     return record
 
 
-def unchanged(store: Store, recipe: Recipe) -> dict[str, Any] | None:
-    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table."""
+def unchanged(store: Store, recipe: Recipe, data: str | None = None) -> dict[str, Any] | None:
+    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table.
+
+    `data` is the digest of the snapshot where it is known already.
+    """
     base = known_base(store, recipe.base)
-    data = source_digest(recipe.data, recipe.folder) if base else None
+    if base and data is None:
+        data = source_digest(recipe.data, recipe.folder)
     if base is None or data is None:
         return None
     record = finished(store, recipe.name, run_key(recipe, base.digest, data))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.errors import PromptmintError, StoreError
+from pipelines.errors import PromptmintError
 from pipelines.settings import home
+from promptmint.embedded import start_prefect
 
 if TYPE_CHECKING:
     from pipelines.inference.predictor import Predictor
@@ -34,7 +34,7 @@ INTERRUPTED = "Interrupted. What was finished is in the store; the same command 
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases", "flow_run",
 )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion that serving teams pull."""
-    _embedded_prefect()
+    start_prefect()
     from flows.promote import promote as flow
 
     _print_champion(name, flow(name, version, who or getpass.getuser(), why, force), as_json)
@@ -141,7 +141,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier champion champion again."""
-    _embedded_prefect()
+    start_prefect()
     from flows.promote import roll_back as flow
 
     _print_champion(name, flow(name, who or getpass.getuser(), why, to), as_json)
@@ -265,39 +265,15 @@ def _load(reference: str) -> Predictor:
 
 def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:
     """The record of a run in this process, its progress shown on standard error."""
-    _embedded_prefect()
+    start_prefect()
     from rich.console import Console
 
-    from flows.retrain import retrain
+    from flows.retrain import mint
     from promptmint.terminal import progress
 
     with progress(Console(stderr=True)):
-        record: dict[str, Any] = retrain(str(recipe), str(compute) if compute else None)
+        record: dict[str, Any] = mint(str(recipe), str(compute) if compute else None)
     return record
-
-
-def _embedded_prefect() -> None:
-    """Prefect without a server of its own: its database under our home, unless PREFECT_API_URL names a server."""
-    folder = home() / "prefect"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # Prefect makes one folder for itself, but none above it
-    except OSError as error:
-        raise StoreError(
-            f"Cannot make the folder {str(folder)!r}: {error.strerror}. Set PROMPTMINT_HOME to a folder you own."
-        ) from None
-    os.environ.setdefault("PREFECT_HOME", str(folder))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 are few on a busy machine
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    from prefect.client.orchestration import get_client
-
-    # The server inherits the blocked signal: Ctrl-C is for the run, and the server must live to be told of its end.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        get_client(sync_client=True)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _show_run(record: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.utilities.urls import url_for
 
 from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
 
@@ -18,3 +19,12 @@ def publish(record: Mapping[str, Any]) -> None:
     if rows := summary_rows(record):
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
+
+
+@task
+def publish_unchanged(earlier: Mapping[str, Any]) -> None:
+    """Publish what an earlier run of equal inputs found, with a link to it where a server keeps it."""
+    text = markdown({**earlier, "unchanged": True})
+    create_markdown_artifact(text, key=f"{earlier['recipe']}-report", description=earlier["reason"])
+    if link := earlier.get("flow_run") and url_for("flow-run", obj_id=earlier["flow_run"]):
+        create_link_artifact(link, "The run that found this", key=f"{earlier['recipe']}-earlier-run")

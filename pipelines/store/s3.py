@@ -112,11 +112,18 @@ class S3Store:
 
     def keys(self, prefix: str) -> list[str]:
         """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
+        return sorted(self.entity_tags(prefix))
+
+    def entity_tags(self, prefix: str) -> dict[str, str]:
+        """`{key: the bucket's tag of what lies under it}`, for every key that starts with `prefix`.
+
+        A tag changes with the bytes; an object is there whole or not at all.
+        """
         start = self._prefix + checked_prefix(prefix)
         with self._errors_about(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-            found = [item["Key"].removeprefix(self._prefix) for page in pages for item in page.get("Contents", ())]
-        return sorted(found)
+            objects = [item for page in pages for item in page.get("Contents", ())]
+        return {item["Key"].removeprefix(self._prefix): item["ETag"].strip('"') for item in objects}
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it is not there. A bucket that keeps versions keeps the old ones."""
