@@ -46,7 +46,9 @@ def end_with_us(pid: int) -> None:
 
     The shell reads from a pipe that nobody else holds and nobody writes to: it closes when this process is gone.
     """
-    ours, never_written = os.pipe()  # the second end stays open as long as we live; children do not inherit it
+    reading, _ = os.pipe()  # the second end stays open as long as we live, and children do not inherit it
     command = ["sh", "-c", 'read -r _; kill "$0" 2>/dev/null', str(pid)]
-    subprocess.Popen(command, stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    os.close(ours)
+    subprocess.Popen(
+        command, stdin=reading, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    os.close(reading)

@@ -77,7 +77,10 @@ def marks(data: Data, folder: Path) -> dict[str, str]:
     """
     if data.path.startswith("s3://"):
         return _in_s3(data.path)[1]
-    files = {name: path.stat() for name, path in list_files(data, folder).items()}
+    try:
+        files = {name: path.stat() for name, path in list_files(data, folder).items()}
+    except OSError as error:
+        raise DataError(f"A file of {data.path!r} went away while it was looked at: {error}. Look again.") from error
     return {name: f"{file.st_size}-{file.st_mtime_ns}-{file.st_ino}" for name, file in files.items()}
 
 
