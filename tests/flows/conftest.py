@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from pipelines.bases.pin import pin_base
 from pipelines.data.snapshot import snapshot
@@ -25,15 +24,8 @@ prompt = { method = "p-tuning-v2", tokens = 4, rate = 1e-2 }
 """
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[None]:
-    """A Prefect server for the session; what is told it stays until the end."""
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
 @pytest.fixture
-def client(server: None) -> Iterator[SyncPrefectClient]:
+def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
         yield client
 

@@ -12,7 +12,7 @@ from pipelines.errors import RecipeError
 
 
 @pytest.mark.parametrize("forged", ["", "../outside", "recipes/known.toml", "/etc/passwd"])
-def test_a_recipe_that_is_not_known_is_refused(workshop: Any, server: None, forged: str) -> None:
+def test_a_recipe_that_is_not_known_is_refused(workshop: Any, prefect_server: None, forged: str) -> None:
     workshop.recipe("known")
     with pytest.raises(RecipeError, match=r"no recipe named .*Known names: 'known'"):
         retrain(forged)

@@ -46,7 +46,7 @@ def test_new_data_make_one_event_with_name_and_snapshot(
 
 
 def test_a_file_that_grows_is_left_until_it_rests(
-    workshop: Any, server: None, name: str, monkeypatch: pytest.MonkeyPatch
+    workshop: Any, prefect_server: None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.recipe(name)
     told: list[str] = []
@@ -65,7 +65,7 @@ def test_what_was_minted_already_makes_no_event(workshop: Any, client: SyncPrefe
 
 
 def test_an_event_that_is_not_taken_is_told_again(
-    workshop: Any, server: None, name: str, monkeypatch: pytest.MonkeyPatch
+    workshop: Any, prefect_server: None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.recipe(name)
 
@@ -78,7 +78,7 @@ def test_an_event_that_is_not_taken_is_told_again(
     assert watch([name], settle_s=0)[name].startswith("new, ")
 
 
-def test_one_recipes_trouble_does_not_hide_anothers_data(workshop: Any, server: None, name: str) -> None:
+def test_one_recipes_trouble_does_not_hide_anothers_data(workshop: Any, prefect_server: None, name: str) -> None:
     workshop.recipe(name)
     workshop.recipe("empty")
     (workshop.folder / "empty" / "a.csv").unlink()
@@ -86,7 +86,7 @@ def test_one_recipes_trouble_does_not_hide_anothers_data(workshop: Any, server: 
     assert said["empty"].startswith("There are no data at") and said[name].startswith("new, ")
 
 
-def test_a_name_that_is_not_known_is_refused(workshop: Any, server: None, name: str) -> None:
+def test_a_name_that_is_not_known_is_refused(workshop: Any, prefect_server: None, name: str) -> None:
     workshop.recipe(name)
     with pytest.raises(RecipeError, match=rf"no recipe named '/etc/passwd'.*Known names: '{name}'"):
         watch(["/etc/passwd"])

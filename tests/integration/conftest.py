@@ -36,14 +36,84 @@ class Place:
         url = f"http://127.0.0.1:{self.prefect_port}/api{path}"
         request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         with _direct.open(request, timeout=10) as answer:
-            return json.loads(answer.read())
+            return json.loads(answer.read() or b"null")
+
+    def patch(self, path: str, body: object) -> None:
+        url = f"http://127.0.0.1:{self.prefect_port}/api{path}"
+        headers = {"Content-Type": "application/json"}
+        with _direct.open(Request(url, json.dumps(body).encode(), headers, method="PATCH"), timeout=10):
+            pass
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {deployment["name"]: deployment for deployment in self.post("/deployments/filter", {})}
 
     def flow_runs(self, deployment: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.post("/flow_runs/filter", {"deployments": {"name": {"any_": [deployment]}}})
+        """Oldest first."""
+        body = {"deployments": {"name": {"any_": [deployment]}}, "sort": "START_TIME_ASC"}
+        found: list[dict[str, Any]] = self.post("/flow_runs/filter", body)
         return found
+
+    def run(self, deployment: str, **parameters: Any) -> str:
+        """The id of a new run of a deployment."""
+        path = f"/deployments/{self.deployments()[deployment]['id']}/create_flow_run"
+        made: str = self.post(path, {"parameters": parameters})["id"]
+        return made
+
+    def state(self, run: str) -> str:
+        """What a run's state is called."""
+        name: str = json.loads(self.get(f"/api/flow_runs/{run}"))["state_name"]
+        return name
+
+
+RECIPE = """
+name = "orchard"
+description = "Whether somebody writes about an account or a bill"
+base = { name = "tiny-bert", sources = ["file://BASE"] }
+data = { path = "arrivals", labels = ["account", "billing"] }
+template = { max_tokens = 32 }
+training = { epochs = 4, batch_size = 16 }
+prompt = { method = "p-tuning-v2", tokens = 4, rate = 1e-2, head_rate = 3e-2 }
+baselines = { lora = { rank = 2, alpha = 4, rate = 1e-2, head_rate = 3e-2 } }
+gates = { non_inferior = [{ to = "lora", margin = 60.0 }, { to = "champion", margin = 60.0 }] }
+promotion = { policy = "automatic" }
+"""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder of recipes with one in it, `orchard`, and the folder where its data arrive."""
+
+    folder: Path
+    rows: Callable[[int, int], list[Any]]
+
+    @property
+    def arrivals(self) -> Path:
+        return self.folder / "recipes" / "arrivals"
+
+    def deliver(self, name: str, count: int, seed: int) -> None:
+        """A file of new tickets, slowly: half of it, a while of nothing, then the rest."""
+        lines = [
+            "text,label",
+            *(f"{row.text} {number},{row.label}" for number, row in enumerate(self.rows(count, seed))),
+        ]
+        with (self.arrivals / name).open("w") as file:
+            file.write("\n".join(lines[: count // 2]))
+            file.flush()
+            time.sleep(0.2)
+            file.write("\n".join(["", *lines[count // 2 :], ""]))
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, tickets: Callable[[int, int], list[Any]]
+) -> Workshop:
+    """A workshop in which nothing has arrived yet; one thread is enough for it."""
+    folder = tmp_path_factory.mktemp("workshop")
+    made = Workshop(folder, tickets)
+    made.arrivals.mkdir(parents=True)
+    (folder / "recipes" / "orchard.toml").write_text(RECIPE.replace("BASE", str(bert_folder)))
+    (folder / "compute.toml").write_text('name = "workshop"\ndevice = "cpu"\nthreads = 1\ncheckpoint_s = 0.5\n')
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -5,25 +5,18 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pipelines.errors import TrainingError
 from tasks.limits import no_longer_than, one_of
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
 @pytest.mark.parametrize("slots", [1, 2])
-def test_no_more_than_so_many_work_at_once_and_nobody_is_dropped(server: None, slots: int) -> None:
+def test_no_more_than_so_many_work_at_once_and_nobody_is_dropped(prefect_server: None, slots: int) -> None:
     name, working, most, ended = f"turn-{uuid.uuid4().hex}", [0], [0], []
 
     @flow
@@ -43,7 +36,7 @@ def test_no_more_than_so_many_work_at_once_and_nobody_is_dropped(server: None, s
     assert most[0] == slots and sorted(ended) == [0, 1, 2, 3]
 
 
-def test_a_slot_is_given_back_by_a_run_that_fails(server: None) -> None:
+def test_a_slot_is_given_back_by_a_run_that_fails(prefect_server: None) -> None:
     @flow
     def fail() -> None:
         with one_of(1, "of-the-failing"):
@@ -54,7 +47,7 @@ def test_a_slot_is_given_back_by_a_run_that_fails(server: None) -> None:
             fail()
 
 
-def test_the_number_of_slots_is_what_the_last_profile_says(server: None) -> None:
+def test_the_number_of_slots_is_what_the_last_profile_says(prefect_server: None) -> None:
     @flow
     def hold(slots: int) -> int:
         with one_of(slots, "of-a-profile"), get_client(sync_client=True) as client:
@@ -63,12 +56,12 @@ def test_the_number_of_slots_is_what_the_last_profile_says(server: None) -> None
     assert [hold(1), hold(3), hold(2)] == [1, 3, 2]
 
 
-def test_without_a_server_there_is_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with one_of(1, "nobody"), one_of(1, "nobody"):
+def test_without_a_server_there_is_nobody_to_wait_for() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), one_of(1, "nobody"), one_of(1, "nobody"):
         pass
 
 
+@pytest.mark.timeout(method="thread")  # the other method takes the alarm signal, which Prefect then does without
 def test_what_takes_too_long_is_ended_and_says_what_to_do() -> None:
     start = time.monotonic()
     with pytest.raises(TrainingError, match=r"longer than run_timeout_s = 1 .*compute profile"), no_longer_than(1):

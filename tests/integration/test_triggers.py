@@ -1,0 +1,148 @@
+"""Retraining nobody watches, on real servers: data arrive, a run follows, a champion stands; servers and runs die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from pipelines.promotion import ledger
+from pipelines.store.store import the_ledger
+from promptmint import servers
+
+ENDED = ("Completed", "Unchanged", "Failed", "Crashed", "Cancelled")
+RUN_S = 280  # what a tiny run may take on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def served(place: Any, workshop: Any) -> dict[str, Any]:
+    """The servers of a place whose deployments know the workshop's recipes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTMINT_RECIPES", str(workshop.folder / "recipes"))
+        patch.setenv("PROMPTMINT_COMPUTE", str(workshop.folder / "compute.toml"))
+        found = servers.up(place.home, place.prefect_port, place.mlflow_port)
+    schedule = place.deployments()["watch"]
+    place.patch(f"/deployments/{schedule['id']}", {"paused": True})  # the test says when to look
+    return found
+
+
+def versions() -> list[tuple[str, int]]:
+    """What the ledger says, in its order."""
+    return [(entry.action, entry.version) for entry in ledger.read(the_ledger(), "orchard")]
+
+
+def alias(place: Any) -> str:
+    path = "/api/2.0/mlflow/registered-models/alias?name=orchard&alias=champion"
+    return str(json.loads(place.get(path, place.mlflow_port))["model_version"]["version"])
+
+
+class TestTriggers:
+    """One story, told in order."""
+
+    def test_a_file_dropped_becomes_a_champion(
+        self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("monday.csv", 400, seed=1)
+        look = place.run("watch", recipes=["orchard"], settle_s=1)
+        until(lambda: place.state(look) in ENDED, RUN_S)
+        assert place.state(look) == "Completed"
+        told = time.monotonic()
+        (run,) = until(lambda: place.flow_runs("retrain-on-new-data"), 30)
+        until(lambda: place.state(run["id"]) not in ("Scheduled", "Late", "Pending"), 60)
+        print(f"from the event to the run: {time.monotonic() - told:.1f} s")
+        assert run["parameters"] == {"recipe": "orchard"}
+        until(lambda: place.state(run["id"]) in ENDED, RUN_S)
+        assert place.state(run["id"]) == "Completed"
+        assert versions() == [("registered", 1), ("promoted", 1)]
+        assert alias(place) == "1"
+
+    def test_many_events_of_one_snapshot_train_nothing(
+        self, place: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        event = {
+            "event": "promptmint.data.arrived",
+            "occurred": "2026-01-01T00:00:00Z",
+            "resource": {"prefect.resource.id": "promptmint.recipe.orchard", "promptmint.snapshot": "again"},
+            "payload": {"recipe": "orchard", "snapshot": "again"},
+        }
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        before = len(place.flow_runs("retrain-on-new-data"))
+        events = [{**event, "occurred": now, "id": f"00000000-0000-4000-8000-{number:012d}"} for number in range(500)]
+        for start in range(0, 500, 50):
+            place.post("/events", events[start : start + 50])
+        by_hand = [place.run("retrain", recipe="orchard") for _ in range(2)]
+        until(lambda: len(place.flow_runs("retrain-on-new-data")) > before, 60)
+        until(lambda: all(place.state(run) in ENDED for run in by_hand), RUN_S)
+        runs = place.flow_runs("retrain-on-new-data")[before:]
+        until(lambda: all(place.state(run["id"]) in ENDED for run in runs), RUN_S)
+        assert {place.state(run) for run in by_hand} | {place.state(run["id"]) for run in runs} == {"Unchanged"}
+        assert len(runs) == 1
+        assert versions() == [("registered", 1), ("promoted", 1)]
+        (link,) = place.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["orchard-earlier-run"]}}})
+        assert "/runs/flow-run/" in link["data"]
+
+    @pytest.mark.parametrize("payload", [{"recipe": "../recipes/orchard.toml"}, {}], ids=["forged", "missing"])
+    def test_a_forged_event_fails_and_says_why(
+        self, place: Any, served: Any, until: Callable[..., Any], payload: dict[str, str]
+    ) -> None:
+        known = {run["id"] for run in place.flow_runs("retrain-on-new-data")}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        resource = {"prefect.resource.id": f"promptmint.recipe.{len(payload)}"}
+        event = {"event": "promptmint.data.arrived", "occurred": now, "resource": resource, "payload": payload}
+        place.post("/events", [event])
+        new = until(lambda: {run["id"] for run in place.flow_runs("retrain-on-new-data")} - known, 60)
+        (run,) = new
+        until(lambda: place.state(run) in ENDED, RUN_S)
+        state = json.loads(place.get(f"/api/flow_runs/{run}"))["state"]
+        assert state["name"] == "Failed" and "There is no recipe named" in state["message"]
+
+    def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
+        self, place: Any, workshop: Any, served: dict[str, Any], until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("tuesday.csv", 400, seed=2)
+        run = place.run("retrain", recipe="orchard")
+        until(lambda: self.training(place), RUN_S)
+        os.kill(served["prefect"]["pid"], signal.SIGKILL)
+        time.sleep(3)
+        again = servers.up(place.home, place.prefect_port, place.mlflow_port)
+        assert [again[name]["already_running"] for name in ("prefect", "worker")] == [False, True]
+        until(lambda: place.state(run) in ENDED, RUN_S)
+        assert place.state(run) == "Completed"
+        assert versions()[2:] == [("registered", 2), ("promoted", 2)]
+        assert alias(place) == "2"
+
+    def test_the_next_in_line_goes_on_when_a_run_is_killed(
+        self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("wednesday.csv", 400, seed=3)
+        first = place.run("retrain", recipe="orchard")
+        worker = until(lambda: self.training(place), RUN_S)
+        second = place.run("retrain-scheduled", recipe="orchard")
+        until(lambda: place.state(second) == "Running", RUN_S)
+        self.flow_process(worker).kill()
+        until(lambda: place.state(first) == "Crashed", 60)
+        until(lambda: place.state(second) in ENDED, RUN_S)
+        assert place.state(second) == "Completed"
+        assert versions()[4:] == [("registered", 3), ("promoted", 3)]
+
+    def training(self, place: Any) -> psutil.Process | None:
+        """A process that trains in this place."""
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("PROMPTMINT_HOME") == str(place.home)
+                if ours and "pipelines.training.worker" in process.cmdline():
+                    return process
+            except psutil.Error:
+                continue
+        return None
+
+    def flow_process(self, worker: psutil.Process) -> psutil.Process:
+        """The process of the flow run that a training belongs to."""
+        return next(each for each in worker.parents() if any("prefect" in word for word in each.cmdline()[:4]))
