@@ -12,11 +12,11 @@ def promote(name: str, version: int, who: str, why: str, force: bool = False) ->
     """Make a version the champion that serving teams pull.
 
     Args:
-        name: the recipe's name.
-        version: a registered version whose gates passed.
-        who: the person who decides.
-        why: the reason, kept in the ledger.
-        force: promote although its gates did not pass; the reason is then required.
+        name: Name of the recipe.
+        version: Number of a registered version whose gates passed.
+        who: Name of the person who decides.
+        why: The reason, kept in the ledger.
+        force: Promote although its gates did not pass; the reason is then required.
     """
     promote_version(name, version, who, why, force)
     return project_aliases(name)
@@ -27,10 +27,10 @@ def roll_back(name: str, who: str, why: str, version: int | None = None) -> dict
     """Make an earlier champion champion again.
 
     Args:
-        name: the recipe's name.
-        who: the person who decides.
-        why: the reason, kept in the ledger.
-        version: an earlier champion; none: the one before this.
+        name: Name of the recipe.
+        who: Name of the person who decides.
+        why: The reason, kept in the ledger.
+        version: Number of an earlier champion. None: the one before this.
     """
     roll_back_version(name, version, who, why)
     return project_aliases(name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -41,6 +43,19 @@ def versions() -> list[tuple[str, int]]:
 def alias(place: Any) -> str:
     path = "/api/2.0/mlflow/registered-models/alias?name=orchard&alias=champion"
     return str(json.loads(place.get(path, place.mlflow_port))["model_version"]["version"])
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A page of a browser without a window; patient, because the machine may be busy."""
+    api = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or pytest.skip("Chromium is not installed")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        page = opened.new_page()
+        page.set_default_timeout(120_000)
+        yield page
+        opened.close()
 
 
 class TestTriggers:
@@ -131,6 +146,20 @@ class TestTriggers:
         until(lambda: place.state(second) in ENDED, RUN_S)
         assert place.state(second) == "Completed"
         assert versions()[4:] == [("registered", 3), ("promoted", 3)]
+
+    @pytest.mark.browser
+    def test_a_person_clicks_run(self, place: Any, served: Any, until: Callable[..., Any]) -> None:
+        deployment = place.deployments()["retrain"]["id"]
+        known = {run["id"] for run in place.flow_runs("retrain")}
+        with chromium() as page:
+            page.goto(f"http://127.0.0.1:{place.prefect_port}/deployments/deployment/{deployment}/run")
+            page.get_by_text("Name of the recipe").wait_for()
+            page.locator("textarea").first.fill("orchard")
+            page.get_by_role("button", name="Submit").click()
+            (run,) = until(lambda: {run["id"] for run in place.flow_runs("retrain")} - known, 60)
+        assert json.loads(place.get(f"/api/flow_runs/{run}"))["parameters"]["recipe"] == "orchard"
+        until(lambda: place.state(run) in ENDED, RUN_S)
+        assert place.state(run) == "Unchanged"
 
     def training(self, place: Any) -> psutil.Process | None:
         """A process that trains in this place."""
