@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -114,14 +114,10 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
     return _end(record, seconds)
 
 
-def _again(earlier: dict[str, Any]) -> Any:
+def _again(earlier: dict[str, Any]) -> dict[str, Any]:
     """The earlier run's record, in a state that says so; its report is one click away."""
     publish_unchanged(earlier)
-    return Completed(
-        name="Unchanged",
-        message=f"Recipe, base and data are those of an earlier run: {earlier['reason']}",
-        data=earlier,
-    )
+    return _as_state(earlier, "Unchanged", f"Equal to an earlier run, which was {earlier['reason']}")
 
 
 def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict[str, Any]:
@@ -129,7 +125,12 @@ def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict
     record |= last | {"flow_run": flow_run.id, "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()}}
     publish(record)
     finish(the_store(), record)
-    return record
+    return _as_state(record, "Completed", record["reason"])
+
+
+def _as_state(record: dict[str, Any], name: str, message: str) -> dict[str, Any]:
+    """The record in a state that says how the run ended; whoever calls the flow gets the record."""
+    return cast("dict[str, Any]", Completed(name=name, message=message, data=record))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pipelines.recipe import Recipe
 from pipelines.store.store import the_store
 
 
-@task
+@task(task_run_name="judge")
 def judge(recipe: Recipe, scores: Mapping[str, str], trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """`{verdict, reason, gates, scores}`: the decision, and the table that it rests on."""
     store = the_store()

@@ -12,7 +12,7 @@ from prefect.utilities.urls import url_for
 from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
 
 
-@task
+@task(task_run_name="publish")
 def publish(record: Mapping[str, Any]) -> None:
     """Publish the run's report, and its table of scores, under the recipe's name."""
     create_markdown_artifact(markdown(record), key=f"{record['recipe']}-report", description=record["reason"])
@@ -21,7 +21,7 @@ def publish(record: Mapping[str, Any]) -> None:
         create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
 
 
-@task
+@task(task_run_name="publish unchanged")
 def publish_unchanged(earlier: Mapping[str, Any]) -> None:
     """Publish what an earlier run of equal inputs found, with a link to it where a server keeps it."""
     text = markdown({**earlier, "unchanged": True})

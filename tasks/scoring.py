@@ -21,7 +21,7 @@ from tasks.retrying import RETRYING
 from tasks.tokens import shards as shards_of
 
 
-@task(**RETRYING)
+@task(task_run_name="score", **RETRYING)
 def score(
     recipe: Recipe,
     base: PinnedBase,
@@ -44,7 +44,7 @@ def score(
     return score_all(store, contenders, base.digest, folder, shards["test"], compute, cache_folder(), progress)
 
 
-@task(**RETRYING)
+@task(task_run_name="score champion", **RETRYING)
 def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> str | None:
     """The digest of the reigning champion's scores on the same examples, on its own base; None where nobody reigns."""
     from pipelines.evaluation.scoring import Contender, score_all

@@ -16,7 +16,7 @@ from tasks.progress import News, StageProgress, tell
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="train", **RETRYING)
 def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute) -> dict[str, dict[str, Any]]:
     """What tuning gave per method: its weights' tree, parameters, bytes, seconds and curves."""
     from pipelines.training.tuning import train_all

@@ -21,13 +21,13 @@ from tasks.retrying import RETRYING
 EVENT = "promptmint.data.arrived"  # prefect.yaml waits for it
 
 
-@task(**RETRYING)
+@task(task_run_name="look at {recipe.name}", **RETRYING)
 def look(recipe: Recipe) -> dict[str, str] | None:
     """What lies at the recipe's source now, file by file; None where it is what was announced last."""
     return arrivals.changed_marks(the_store(), recipe)
 
 
-@task(**RETRYING)
+@task(task_run_name="announce {recipe.name}", **RETRYING)
 def announce(recipe: Recipe, found: dict[str, str]) -> str:
     """One event for data that have lain still since they were found, and what was done, in words.
 
@@ -49,7 +49,7 @@ def announce(recipe: Recipe, found: dict[str, str]) -> str:
     return said
 
 
-@task
+@task(task_run_name="publish look")
 def publish_look(found: dict[str, str]) -> None:
     """What a look at the sources found, as a table in Prefect's UI."""
     table: list[dict[str, Any]] = [{"Recipe": name, "Data": said} for name, said in found.items()]
@@ -65,6 +65,6 @@ def emit(recipe: str, snapshot: str) -> None:
     )
     try:
         with get_client(sync_client=True) as client:
-            client.request("POST", "/events", json=[event.model_dump(mode="json")])  # type: ignore[arg-type]
+            client.request("POST", "/events", json=[event.model_dump(mode="json")])
     except httpx.HTTPError as error:
         raise TransientError(f"Prefect did not take the event {EVENT!r} of {recipe!r}: {error}. Try again.") from error

@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -43,6 +45,17 @@ def versions() -> list[tuple[str, int]]:
 def alias(place: Any) -> str:
     path = "/api/2.0/mlflow/registered-models/alias?name=orchard&alias=champion"
     return str(json.loads(place.get(path, place.mlflow_port))["model_version"]["version"])
+
+
+def arrived(payload: dict[str, str], snapshot: str) -> dict[str, Any]:
+    """An event as anybody can send it."""
+    return {
+        "id": str(uuid.uuid4()),
+        "event": "promptmint.data.arrived",
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "promptmint.recipe.orchard", "promptmint.snapshot": snapshot},
+        "payload": payload,
+    }
 
 
 @contextmanager
@@ -81,15 +94,8 @@ class TestTriggers:
     def test_many_events_of_one_snapshot_train_nothing(
         self, place: Any, served: Any, until: Callable[..., Any]
     ) -> None:
-        event = {
-            "event": "promptmint.data.arrived",
-            "occurred": "2026-01-01T00:00:00Z",
-            "resource": {"prefect.resource.id": "promptmint.recipe.orchard", "promptmint.snapshot": "again"},
-            "payload": {"recipe": "orchard", "snapshot": "again"},
-        }
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         before = len(place.flow_runs("retrain-on-new-data"))
-        events = [{**event, "occurred": now, "id": f"00000000-0000-4000-8000-{number:012d}"} for number in range(500)]
+        events = [arrived({"recipe": "orchard"}, snapshot="again") for _ in range(500)]
         for start in range(0, 500, 50):
             place.post("/events", events[start : start + 50])
         by_hand = [place.run("retrain", recipe="orchard") for _ in range(2)]
@@ -108,10 +114,7 @@ class TestTriggers:
         self, place: Any, served: Any, until: Callable[..., Any], payload: dict[str, str]
     ) -> None:
         known = {run["id"] for run in place.flow_runs("retrain-on-new-data")}
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        resource = {"prefect.resource.id": f"promptmint.recipe.{len(payload)}"}
-        event = {"event": "promptmint.data.arrived", "occurred": now, "resource": resource, "payload": payload}
-        place.post("/events", [event])
+        place.post("/events", [arrived(payload, snapshot=str(len(payload)))])
         new = until(lambda: {run["id"] for run in place.flow_runs("retrain-on-new-data")} - known, 60)
         (run,) = new
         until(lambda: place.state(run) in ENDED, RUN_S)
