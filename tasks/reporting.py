@@ -15,7 +15,9 @@ from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
 @task(task_run_name="publish")
 def publish(record: Mapping[str, Any]) -> None:
     """Publish the run's report, and its table of scores, under the recipe's name."""
-    create_markdown_artifact(markdown(record), key=f"{record['recipe']}-report", description=f"Verdict: {record['verdict']}")
+    create_markdown_artifact(
+        markdown(record), key=f"{record['recipe']}-report", description=f"Verdict: {record['verdict']}"
+    )
     if rows := summary_rows(record):
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
@@ -25,6 +27,8 @@ def publish(record: Mapping[str, Any]) -> None:
 def publish_unchanged(earlier: Mapping[str, Any]) -> None:
     """Publish what an earlier run of equal inputs found, with a link to it where a server keeps it."""
     text = markdown({**earlier, "unchanged": True})
-    create_markdown_artifact(text, key=f"{earlier['recipe']}-report", description=f"Verdict: {earlier['verdict']}, as before")
+    create_markdown_artifact(
+        text, key=f"{earlier['recipe']}-report", description=f"Verdict: {earlier['verdict']}, as before"
+    )
     if link := earlier.get("flow_run") and url_for("flow-run", obj_id=earlier["flow_run"]):
         create_link_artifact(link, "The run that found this", key=f"{earlier['recipe']}-earlier-run")
