@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -18,6 +19,19 @@ import pytest
 from promptmint.servers import down
 
 _direct = build_opener(ProxyHandler({}))
+
+
+def _answer(request: Request | str, patience_s: float = 60) -> bytes:
+    """What a server answers; one that is busy with its database says 503, and is asked again as its own clients do."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with _direct.open(request, timeout=30) as answer:
+                return bytes(answer.read())
+        except HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 @dataclass(frozen=True)
@@ -29,20 +43,12 @@ class Place:
     mlflow_port: int
 
     def get(self, path: str, port: int | None = None) -> bytes:
-        with _direct.open(f"http://127.0.0.1:{port or self.prefect_port}{path}", timeout=10) as answer:
-            return bytes(answer.read())
+        return _answer(f"http://127.0.0.1:{port or self.prefect_port}{path}")
 
-    def post(self, path: str, body: object) -> Any:
-        url = f"http://127.0.0.1:{self.prefect_port}/api{path}"
-        request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with _direct.open(request, timeout=10) as answer:
-            return json.loads(answer.read() or b"null")
-
-    def patch(self, path: str, body: object) -> None:
-        url = f"http://127.0.0.1:{self.prefect_port}/api{path}"
-        headers = {"Content-Type": "application/json"}
-        with _direct.open(Request(url, json.dumps(body).encode(), headers, method="PATCH"), timeout=10):
-            pass
+    def post(self, path: str, body: object, method: str = "POST") -> Any:
+        url, headers = f"http://127.0.0.1:{self.prefect_port}/api{path}", {"Content-Type": "application/json"}
+        answer = _answer(Request(url, json.dumps(body).encode(), headers, method=method))
+        return json.loads(answer) if answer else None
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {deployment["name"]: deployment for deployment in self.post("/deployments/filter", {})}

@@ -33,7 +33,7 @@ def served(place: Any, workshop: Any) -> dict[str, Any]:
         patch.setenv("PROMPTMINT_COMPUTE", str(workshop.folder / "compute.toml"))
         found = servers.up(place.home, place.prefect_port, place.mlflow_port)
     schedule = place.deployments()["watch"]
-    place.patch(f"/deployments/{schedule['id']}", {"paused": True})  # the test says when to look
+    place.post(f"/deployments/{schedule['id']}", {"paused": True}, method="PATCH")  # the test says when to look
     return found
 
 
@@ -163,6 +163,19 @@ class TestTriggers:
         assert json.loads(place.get(f"/api/flow_runs/{run}"))["parameters"]["recipe"] == "orchard"
         until(lambda: place.state(run) in ENDED, RUN_S)
         assert place.state(run) == "Unchanged"
+
+    def test_a_run_that_takes_too_long_is_ended_with_its_workers(
+        self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("thursday.csv", 400, seed=4)
+        hasty = workshop.folder / "hasty.toml"
+        hasty.write_text((workshop.folder / "compute.toml").read_text() + "run_timeout_s = 3\n")
+        run = place.run("retrain", recipe="orchard", compute=str(hasty))
+        until(lambda: place.state(run) in ENDED, RUN_S)
+        state = json.loads(place.get(f"/api/flow_runs/{run}"))["state"]
+        assert state["name"] == "Failed" and "longer than run_timeout_s = 3" in state["message"]
+        assert self.training(place) is None
+        assert len(versions()) == 6
 
     def training(self, place: Any) -> psutil.Process | None:
         """A process that trains in this place."""
