@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Completed
 
 from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.known import find_recipe
@@ -115,9 +114,9 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
 
 
 def _again(earlier: dict[str, Any]) -> dict[str, Any]:
-    """The earlier run's record, in a state that says so; its report is one click away."""
+    """The earlier run's record; its report is one click away."""
     publish_unchanged(earlier)
-    return _as_state(earlier, "Unchanged", f"Equal to an earlier run, which was {earlier['reason']}")
+    return earlier
 
 
 def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict[str, Any]:
@@ -125,12 +124,7 @@ def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict
     record |= last | {"flow_run": flow_run.id, "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()}}
     publish(record)
     finish(the_store(), record)
-    return _as_state(record, "Completed", record["reason"])
-
-
-def _as_state(record: dict[str, Any], name: str, message: str) -> dict[str, Any]:
-    """The record in a state that says how the run ended; whoever calls the flow gets the record."""
-    return cast("dict[str, Any]", Completed(name=name, message=message, data=record))
+    return record
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
@@ -15,6 +17,7 @@ from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
 @task(task_run_name="publish")
 def publish(record: Mapping[str, Any]) -> None:
     """Publish the run's report, and its table of scores, under the recipe's name."""
+    _name_run(f"{record['recipe']}: {record['verdict']}")
     create_markdown_artifact(
         markdown(record), key=f"{record['recipe']}-report", description=f"Verdict: {record['verdict']}"
     )
@@ -26,9 +29,16 @@ def publish(record: Mapping[str, Any]) -> None:
 @task(task_run_name="publish unchanged")
 def publish_unchanged(earlier: Mapping[str, Any]) -> None:
     """Publish what an earlier run of equal inputs found, with a link to it where a server keeps it."""
+    _name_run(f"{earlier['recipe']}: unchanged")
     text = markdown({**earlier, "unchanged": True})
     create_markdown_artifact(
         text, key=f"{earlier['recipe']}-report", description=f"Verdict: {earlier['verdict']}, as before"
     )
     if link := earlier.get("flow_run") and url_for("flow-run", obj_id=earlier["flow_run"]):
         create_link_artifact(link, "The run that found this", key=f"{earlier['recipe']}-earlier-run")
+
+
+def _name_run(name: str) -> None:
+    """Have the list of runs tell how this one ended."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_name(flow_run.id, name)

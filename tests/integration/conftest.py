@@ -65,10 +65,14 @@ class Place:
         made: str = self.post(path, {"parameters": parameters})["id"]
         return made
 
-    def state(self, run: str) -> str:
-        """What a run's state is called."""
-        name: str = json.loads(self.get(f"/api/flow_runs/{run}"))["state_name"]
-        return name
+    def look(self, run: str) -> dict[str, Any]:
+        """A flow run as the server knows it."""
+        found: dict[str, Any] = json.loads(self.get(f"/api/flow_runs/{run}"))
+        return found
+
+    def ended(self, run: str) -> bool:
+        """Whether a run has ended, however it did."""
+        return self.look(run)["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 RECIPE = """

@@ -20,7 +20,6 @@ from pipelines.promotion import ledger
 from pipelines.store.store import the_ledger
 from promptmint import servers
 
-ENDED = ("Completed", "Unchanged", "Failed", "Crashed", "Cancelled")
 RUN_S = 280  # what a tiny run may take on a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -79,15 +78,15 @@ class TestTriggers:
     ) -> None:
         workshop.deliver("monday.csv", 400, seed=1)
         look = place.run("watch", recipes=["orchard"], settle_s=1)
-        until(lambda: place.state(look) in ENDED, RUN_S)
-        assert place.state(look) == "Completed"
+        until(lambda: place.ended(look), RUN_S)
+        assert place.look(look)["state_name"] == "Completed"
         told = time.monotonic()
         (run,) = until(lambda: place.flow_runs("retrain-on-new-data"), 30)
-        until(lambda: place.state(run["id"]) not in ("Scheduled", "Late", "Pending"), 60)
+        until(lambda: place.look(run["id"])["state_name"] not in ("Scheduled", "Late", "Pending"), 60)
         print(f"from the event to the run: {time.monotonic() - told:.1f} s")
         assert run["parameters"] == {"recipe": "orchard"}
-        until(lambda: place.state(run["id"]) in ENDED, RUN_S)
-        assert place.state(run["id"]) == "Completed"
+        until(lambda: place.ended(run["id"]), RUN_S)
+        assert place.look(run["id"])["state_name"] == "Completed"
         assert versions() == [("registered", 1), ("promoted", 1)]
         assert alias(place) == "1"
 
@@ -100,10 +99,10 @@ class TestTriggers:
             place.post("/events", events[start : start + 50])
         by_hand = [place.run("retrain", recipe="orchard") for _ in range(2)]
         until(lambda: len(place.flow_runs("retrain-on-new-data")) > before, 60)
-        until(lambda: all(place.state(run) in ENDED for run in by_hand), RUN_S)
+        until(lambda: all(place.ended(run) for run in by_hand), RUN_S)
         runs = place.flow_runs("retrain-on-new-data")[before:]
-        until(lambda: all(place.state(run["id"]) in ENDED for run in runs), RUN_S)
-        assert {place.state(run) for run in by_hand} | {place.state(run["id"]) for run in runs} == {"Unchanged"}
+        until(lambda: all(place.ended(run["id"]) for run in runs), RUN_S)
+        assert {place.look(run)["name"] for run in [*by_hand, *(each["id"] for each in runs)]} == {"orchard: unchanged"}
         assert len(runs) == 1
         assert versions() == [("registered", 1), ("promoted", 1)]
         (link,) = place.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["orchard-earlier-run"]}}})
@@ -117,8 +116,8 @@ class TestTriggers:
         place.post("/events", [arrived(payload, snapshot=str(len(payload)))])
         new = until(lambda: {run["id"] for run in place.flow_runs("retrain-on-new-data")} - known, 60)
         (run,) = new
-        until(lambda: place.state(run) in ENDED, RUN_S)
-        state = json.loads(place.get(f"/api/flow_runs/{run}"))["state"]
+        until(lambda: place.ended(run), RUN_S)
+        state = place.look(run)["state"]
         assert state["name"] == "Failed" and "There is no recipe named" in state["message"]
 
     def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
@@ -131,8 +130,8 @@ class TestTriggers:
         time.sleep(3)
         again = servers.up(place.home, place.prefect_port, place.mlflow_port)
         assert [again[name]["already_running"] for name in ("prefect", "worker")] == [False, True]
-        until(lambda: place.state(run) in ENDED, RUN_S)
-        assert place.state(run) == "Completed"
+        until(lambda: place.ended(run), RUN_S)
+        assert place.look(run)["state_name"] == "Completed"
         assert versions()[2:] == [("registered", 2), ("promoted", 2)]
         assert alias(place) == "2"
 
@@ -143,11 +142,11 @@ class TestTriggers:
         first = place.run("retrain", recipe="orchard")
         worker = until(lambda: self.training(place), RUN_S)
         second = place.run("retrain-scheduled", recipe="orchard")
-        until(lambda: place.state(second) == "Running", RUN_S)
+        until(lambda: place.look(second)["state_name"] == "Running", RUN_S)
         self.flow_process(worker).kill()
-        until(lambda: place.state(first) == "Crashed", 60)
-        until(lambda: place.state(second) in ENDED, RUN_S)
-        assert place.state(second) == "Completed"
+        until(lambda: place.look(first)["state_name"] == "Crashed", 60)
+        until(lambda: place.ended(second), RUN_S)
+        assert place.look(second)["state_name"] == "Completed"
         assert versions()[4:] == [("registered", 3), ("promoted", 3)]
 
     @pytest.mark.browser
@@ -160,9 +159,9 @@ class TestTriggers:
             page.locator("textarea").first.fill("orchard")
             page.get_by_role("button", name="Submit").click()
             (run,) = until(lambda: {run["id"] for run in place.flow_runs("retrain")} - known, 60)
-        assert json.loads(place.get(f"/api/flow_runs/{run}"))["parameters"]["recipe"] == "orchard"
-        until(lambda: place.state(run) in ENDED, RUN_S)
-        assert place.state(run) == "Unchanged"
+        assert place.look(run)["parameters"]["recipe"] == "orchard"
+        until(lambda: place.ended(run), RUN_S)
+        assert place.look(run)["name"] == "orchard: unchanged"
 
     def test_a_run_that_takes_too_long_is_ended_with_its_workers(
         self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
@@ -171,8 +170,8 @@ class TestTriggers:
         hasty = workshop.folder / "hasty.toml"
         hasty.write_text((workshop.folder / "compute.toml").read_text() + "run_timeout_s = 3\n")
         run = place.run("retrain", recipe="orchard", compute=str(hasty))
-        until(lambda: place.state(run) in ENDED, RUN_S)
-        state = json.loads(place.get(f"/api/flow_runs/{run}"))["state"]
+        until(lambda: place.ended(run), RUN_S)
+        state = place.look(run)["state"]
         assert state["name"] == "Failed" and "longer than run_timeout_s = 3" in state["message"]
         assert self.training(place) is None
         assert len(versions()) == 6
