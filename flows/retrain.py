@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.known import find_recipe
 from pipelines.recipe import Recipe, load_recipe
@@ -17,6 +18,7 @@ from pipelines.runs import finish, finished, new_record, run_key, unchanged
 from pipelines.settings import recipes_folder
 from pipelines.store.store import the_store
 from pipelines.training.compute import Compute, load_compute
+from pipelines.training.leaderboard import chosen
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
 from tasks.gating import judge
@@ -26,7 +28,7 @@ from tasks.registering import complete_artifact, project_aliases, promote_versio
 from tasks.reporting import publish, publish_unchanged
 from tasks.scoring import score, score_champion
 from tasks.tokens import tokenize
-from tasks.training import train
+from tasks.training import sweep, train
 
 
 @flow(name="retrain", flow_run_name="{recipe}", persist_result=False)
@@ -93,22 +95,32 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
 
     with _timed(seconds, "tokenize"):
         shards = tokenize(settings, base, report)
+    if settings.sweep:
+        with _timed(seconds, "sweep"):
+            record["leaderboard"] = sweep(settings, base, shards, compute)
+        settings = chosen(settings, record["leaderboard"])
     with _timed(seconds, "train"):
         trained = train(settings, base, shards, compute)
     with _timed(seconds, "score"):
         scores = score(settings, base, shards, trained, compute)
-        if champion := score_champion(settings, report["split_trees"]["test"], compute):
-            scores["champion"] = champion
+        reigning = score_champion(settings, report["split_trees"]["test"], compute)
+        if reigning.scores:
+            scores["champion"] = reigning.scores
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained)
+        verdict = judge(settings, scores, trained, reigning.why_not)
 
     record["scores"] |= verdict.pop("scores")
     record |= verdict | {"trained": trained, "prompt_digest": trained["prompt"]["prompt_digest"]}
     with _timed(seconds, "register"):
-        record["artifact"] = complete_artifact(trained["prompt"]["tree"], base, record)
+        record["artifact"] = complete_artifact(trained["prompt"]["tree"], settings, base, record)
         record["version"] = register(record)
         if settings.promotion.policy == "automatic" and record["verdict"] == "passed":
-            promote_version(settings.name, record["version"], "promptmint", record["reason"])
+            try:
+                promote_version(
+                    settings.name, record["version"], "promptmint", record["reason"], expected=reigning.sequence
+                )
+            except LedgerConflict as lost:  # another champion than the one it was compared with: a person decides
+                record["not_promoted"] = str(lost)
         record["aliases"] = project_aliases(settings.name)
     return _end(record, seconds)
 

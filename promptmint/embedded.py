@@ -10,7 +10,7 @@ from pipelines.errors import StoreError
 from pipelines.settings import home
 
 
-def start_prefect() -> None:
+def embedded_prefect() -> None:
     """Prefect without a server of its own, unless PREFECT_API_URL names one.
 
     Raises:

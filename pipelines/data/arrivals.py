@@ -1,8 +1,8 @@
 """Whether new data lie at a recipe's source: two looks that agree, then one digest.
 
-The first look is cheap: names, sizes and times, or the tags of a bucket. Where it finds what was announced last, that
-is all. Otherwise somebody may still be writing, so the same look a moment later must see the same before a byte is
-digested, and once more afterwards. No clock is read: times of files are compared with each other, never with now.
+The first look is cheap: names, sizes and times. Where it finds what was announced last, that is all. Otherwise
+somebody may still be writing, so the same look a moment later must see the same before a byte is digested, and once
+more afterwards. No clock is read: times of files are compared with each other, never with now.
 
     watch/RECIPE.json    the marks and the snapshot that were announced last, in the store
 """

@@ -18,7 +18,7 @@ from pipelines.errors import DataError, TransientError, listed
 from pipelines.recipe import Data
 
 if TYPE_CHECKING:
-    from pipelines.store.s3 import S3Store
+    from pipelines.store.store import Store
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 PROSE = ("", ".md", ".rst")  # what may lie in a folder of data without being data: README.md, LICENSE
@@ -69,7 +69,8 @@ def list_files(data: Data, folder: Path) -> dict[str, Path]:
 def marks(data: Data, folder: Path) -> dict[str, str]:
     """`{file: a mark that changes when the file does}`, without a look into the files.
 
-    On a disk the mark is made of size, time of the last change and inode; in S3 it is the object's tag.
+    It is made of size and time of the last change, and on a disk of the inode. S3 counts in seconds: two looks at a
+    bucket should be at least one apart.
 
     Raises:
         DataError: nothing lies there, or something that is not read.
@@ -128,34 +129,34 @@ def _near(path: Path) -> str:
 
 def _from_s3(uri: str, target: Path) -> dict[str, Path]:
     """The objects that `uri` names, downloaded."""
-    bucket, tags = _in_s3(uri)
-    for key in tags:
+    bucket, found = _in_s3(uri)
+    for key in found:
         (target / key).parent.mkdir(parents=True, exist_ok=True)
         bucket.download(key, target / key)
-    return _named(target / key for key in tags)
+    return _named(target / key for key in found)
 
 
-def _in_s3(uri: str) -> tuple[S3Store, dict[str, str]]:
-    """The folder in a bucket, and the tags of the objects under a prefix, or of the one, or those, that `uri` names."""
-    from pipelines.store.s3 import S3Store
+def _in_s3(uri: str) -> tuple[Store, dict[str, str]]:
+    """The folder in a bucket, and the marks of the objects that `uri` names: under a prefix, or by the last part."""
+    from pipelines.store.store import open_store
 
     parent, _, last = uri.rpartition("/")
     single = glob.has_magic(last) or PurePosixPath(last).suffix.lower() in SUFFIXES
-    bucket = S3Store(parent if single else uri.rstrip("/"))
-    tags = {PurePosixPath(key): tag for key, tag in bucket.entity_tags("").items()}
-    for key in tags:
+    bucket = open_store(parent if single else uri.rstrip("/"))
+    items = {PurePosixPath(item.key): f"{item.size_bytes}-{item.written.isoformat()}" for item in bucket.items("")}
+    for key in items:
         if ".." in key.parts or key.is_absolute():
             raise DataError(f"The key {str(key)!r} under {uri!r} would leave the folder it is fetched into. Rename it.")
     if single:
-        named = {key: tag for key, tag in tags.items() if len(key.parts) == 1 and fnmatchcase(key.name, last)}
+        named = {key: mark for key, mark in items.items() if len(key.parts) == 1 and fnmatchcase(key.name, last)}
     else:
-        named = {key: tag for key, tag in tags.items() if not _is_aside(key)}
+        named = {key: mark for key, mark in items.items() if not _is_aside(key)}
     if not named:
         raise DataError(
             f"There are no data at {uri!r}: no object there. A prefix ends with '/' or with a folder's name."
         )
     _check_formats(named, uri)
-    return bucket, {str(key): tag for key, tag in sorted(named.items())}
+    return bucket, {str(key): mark for key, mark in named.items()}
 
 
 def _from_hub(data: Data, target: Path) -> dict[str, Path]:

@@ -24,8 +24,8 @@ time.sleep(60)
 SERVED = """
 import time
 from prefect.server.api.server import SubprocessASGIServer
-from promptmint.embedded import start_prefect
-start_prefect()
+from promptmint.embedded import embedded_prefect
+embedded_prefect()
 print(SubprocessASGIServer().server_process.pid, flush=True)
 time.sleep(60)
 """

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipelines.data.snapshot import snapshot, source_digest
 from pipelines.data.sources import fetched, list_files, marks, write_hub_splits
 from pipelines.errors import DataError
 from pipelines.store.s3 import S3Store
+from pipelines.store.store import Item
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]
 
@@ -131,13 +133,13 @@ def test_objects_in_a_bucket(tmp_path, store, make_data, monkeypatch):
 @pytest.mark.parametrize("key", ["../x.csv", "a/../../x.csv", "/x.csv"])
 def test_an_object_does_not_leave_the_folder_it_is_fetched_into(key, tmp_path, make_data, monkeypatch):
     class Bucket:
-        def entity_tags(self, prefix):
-            return {prefix + key: "tag"}
+        def items(self, prefix):
+            return [Item(prefix + key, 1, datetime.now(UTC))]
 
         def download(self, *_):
             pytest.fail("fetched")
 
-    monkeypatch.setattr("pipelines.store.s3.S3Store", lambda uri: Bucket())
+    monkeypatch.setattr("pipelines.store.store.open_store", lambda uri: Bucket())
     with pytest.raises(DataError, match=f"'{key}' under 's3://arrivals' would leave the folder"):
         source_digest(make_data("s3://arrivals"), tmp_path)
 
