@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,15 @@ from promptmint.servers import down
 _direct = build_opener(ProxyHandler({}))
 
 
-def _answer(request: Request | str, patience_s: float = 60) -> bytes:
-    """What a server answers; one that is busy with its database says 503, and is asked again as its own clients do."""
+def _answer(request: Request | str, patience_s: float = 180) -> bytes:
+    """What a server answers; one that is busy with its database is asked again, as its own clients do."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
             with _direct.open(request, timeout=30) as answer:
                 return bytes(answer.read())
-        except HTTPError as error:
-            if error.code != 503 or time.monotonic() > deadline:
+        except (HTTPError, TimeoutError) as error:
+            if getattr(error, "code", 503) != 503 or time.monotonic() > deadline:
                 raise
         time.sleep(1)
 
@@ -62,7 +63,7 @@ class Place:
     def run(self, deployment: str, **parameters: Any) -> str:
         """The id of a new run of a deployment."""
         path = f"/deployments/{self.deployments()[deployment]['id']}/create_flow_run"
-        made: str = self.post(path, {"parameters": parameters})["id"]
+        made: str = self.post(path, {"parameters": parameters, "idempotency_key": str(uuid.uuid4())})["id"]
         return made
 
     def look(self, run: str) -> dict[str, Any]:

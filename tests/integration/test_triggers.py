@@ -95,10 +95,10 @@ class TestTriggers:
     ) -> None:
         before = len(place.flow_runs("retrain-on-new-data"))
         events = [arrived({"recipe": "orchard"}, snapshot="again") for _ in range(500)]
-        for start in range(0, 500, 50):
-            place.post("/events", events[start : start + 50])
+        for start in range(0, 500, 25):
+            place.post("/events", events[start : start + 25])
         by_hand = [place.run("retrain", recipe="orchard") for _ in range(2)]
-        until(lambda: len(place.flow_runs("retrain-on-new-data")) > before, 60)
+        until(lambda: len(place.flow_runs("retrain-on-new-data")) > before, RUN_S)
         until(lambda: all(place.ended(run) for run in by_hand), RUN_S)
         runs = place.flow_runs("retrain-on-new-data")[before:]
         until(lambda: all(place.ended(run["id"]) for run in runs), RUN_S)
