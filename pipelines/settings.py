@@ -3,6 +3,7 @@
     PROMPTMINT_HOME           everything kept on this machine               ./.promptmint
     PROMPTMINT_STORE          file:///FOLDER or s3://BUCKET/PREFIX          file://HOME/store
     PROMPTMINT_LEDGER         a store that can create a key exclusively     the store
+    PROMPTMINT_RECIPES        the recipes that deployments may run          ./recipes
     MLFLOW_TRACKING_URI       where runs and versions are recorded          sqlite:///HOME/mlflow.db
     PROMPTMINT_S3_ENDPOINT    an S3 server that is not Amazon's             (Amazon's)
     PROMPTMINT_S3_PATH_STYLE  true: http://HOST/BUCKET, not BUCKET.HOST     false
@@ -47,6 +48,11 @@ def store_uri() -> str:
 def ledger_uri() -> str:
     """The URI of the store that holds the ledger: the store itself, unless that one cannot create exclusively."""
     return _value("PROMPTMINT_LEDGER", store_uri())
+
+
+def recipes_folder() -> Path:
+    """The folder of the recipes that a deployment may run, each by its name."""
+    return Path(_value("PROMPTMINT_RECIPES", "recipes")).expanduser().absolute()
 
 
 def cache_folder() -> Path:

@@ -15,6 +15,7 @@ from promptmint.embedded import embedded_prefect
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
     "scores", "gates", "seconds", "unchanged", "data", "power", "leaderboard", "artifact", "aliases", "not_promoted",
+    "flow_run",
 )  # fmt: skip
 
 
@@ -72,11 +73,11 @@ def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:
     embedded_prefect()
     from rich.console import Console
 
-    from flows.retrain import retrain
+    from flows.retrain import mint
     from promptmint.terminal import progress
 
     with progress(Console(stderr=True)):
-        record: dict[str, Any] = retrain(str(recipe), str(compute) if compute else None)
+        record: dict[str, Any] = mint(str(recipe), str(compute) if compute else None)
     return record
 
 
