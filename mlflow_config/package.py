@@ -18,7 +18,7 @@ TRAVELLING = (
     "inference/__init__.py", "inference/forward.py", "inference/mixed.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
-NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3")
+NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "filelock")
 
 
 def copy_code(target: Path) -> None:
