@@ -203,7 +203,7 @@ def predict(
 @app.command()
 def serve(
     names: Annotated[list[str], typer.Argument(help="NAME (its champion), or any reference to a prompt")],
-    host: Annotated[str, typer.Option(help="The address to listen on; beyond this machine it takes tokens")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on; others need tokens")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free")] = 8000,
     every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at the registry")] = 10.0,
     shadow: Annotated[bool, typer.Option(help="Let challengers answer beside their champions, and compare")] = False,

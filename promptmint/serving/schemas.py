@@ -28,9 +28,7 @@ class Question(BaseModel):
 
     model_config = _shown(ASKED)
 
-    prompt: Annotated[
-        str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@(champion|challenger|[1-9][0-9]*))?$", max_length=200)
-    ]
+    prompt: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@(champion|challenger|[1-9][0-9]*))?$", max_length=200)]
     text: Annotated[str, Field(min_length=1, max_length=TEXT_CHARS)]
 
 

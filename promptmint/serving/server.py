@@ -117,11 +117,14 @@ def listen(service: Service, listener: socket.socket) -> Listening:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that has the address. Raises `PromptmintError` where it cannot be had."""
+    """A socket that has the address and does not listen yet. Raises `PromptmintError` where it cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listener.bind((host, port))
+        return listener
     except (OSError, OverflowError) as error:
+        listener.close()
         raise PromptmintError(
             f"Cannot listen on port {port} of {host!r}: {error}. Stop what listens there, or choose another --port."
         ) from None

@@ -112,7 +112,7 @@ def _check_one_base(folders: dict[str, Path]) -> None:
     bases = {reference: read_prompt(folder).card["base"] for reference, folder in folders.items()}
     if len({base["digest"] for base in bases.values()}) > 1:
         which = ", ".join(f"{reference!r} on {base['name']!r} ({base['digest']})" for reference, base in bases.items())
-        raise PromptmintError(f"One server holds one base, and these prompts have several: {which}. Start one for each.")
+        raise PromptmintError(f"One server holds one base, and these are of several: {which}. Start one for each base.")
 
 
 def _count_shadows(metrics: Metrics, answers: Sequence[Answered]) -> None:
