@@ -7,6 +7,7 @@ one go: a row is answered by one version or by the other, and the answer says by
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from pipelines.errors import PromptmintError, listed
 from pipelines.inference.engine import Engine
 from pipelines.inference.predictor import Answer
 from promptmint.client import Found
+from promptmint.serving.logs import tell
 
 
 class NotServed(PromptmintError):
@@ -119,9 +121,10 @@ class Served:
         """The answers, and the riders' as rows of the same batch; a rider that fails costs nobody an answer."""
         try:
             answers = self._engine.predict([*asked, *riders])
-        except Exception:
+        except Exception as error:
             if not riders:
                 raise
+            tell("shadow failed", logging.WARNING, error, riders=sorted({key for key, _ in riders}))
             return self._engine.predict(asked), []
         return answers[: len(asked)], answers[len(asked) :]
 

@@ -60,6 +60,6 @@ def test_without_tokens_nobody_else_is_listened_to() -> None:
     for host in ("127.0.0.1", "127.8.0.1", "::1", "localhost"):
         check_address(host, None)
     for host in ("0.0.0.0", "::", "10.0.0.7", "example.org", ""):
-        with pytest.raises(PromptmintError, match="Without tokens a server listens on 127.0.0.1 only"):
+        with pytest.raises(PromptmintError, match=r"Without tokens a server listens on 127\.0\.0\.1 only"):
             check_address(host, None)
         check_address(host, ACCESS)

@@ -200,3 +200,4 @@ def test_a_challenger_that_fails_costs_nobody_an_answer(shop: Any, run: Any, mon
 
         monkeypatch.setattr(engine, "predict", failing)
         assert version(running) == 1
+        assert [line["riders"] for line in told() if line["event"] == "shadow failed"] == [["tickets@2"]]
