@@ -46,7 +46,31 @@ from pipelines.training.job import TrainJob
 from pipelines.training.tuned import linear_head, tune
 
 LABELS = ("fruit", "boat", "neither")
-WORDS = "the a my old new near with and today again apple pear plum cherry sail anchor mast deck rudder harbour".split()
+WORDS = (
+    "the", "a", "my", "old", "new", "near", "with", "and", "today", "again",
+    "apple", "pear", "plum", "cherry", "sail", "anchor", "mast", "deck", "rudder", "harbour",
+)  # fmt: skip
+    "the",
+    "a",
+    "my",
+    "old",
+    "new",
+    "near",
+    "with",
+    "and",
+    "today",
+    "again",
+    "apple",
+    "pear",
+    "plum",
+    "cherry",
+    "sail",
+    "anchor",
+    "mast",
+    "deck",
+    "rudder",
+    "harbour",
+]
 MADE = (("orchard", "p-tuning-v2"), ("orchard", "prompt-tuning"), ("harbour", "prefix-tuning"))  # in order of versions
 THREADS = 4
 ROWS = 6  # in a request
@@ -57,7 +81,7 @@ PATIENCE_S = 60
 def main(swaps: int) -> None:
     """Print what happened to the requests; end with 1 where one failed, one was mixed, or the server ended badly."""
     disable_progress_bar()
-    for name in [name for name in os.environ if name.startswith(("PROMPTMINT_", "MLFLOW_"))]:
+    for name in [name for name in os.environ if name.startswith(("PROMPTMINT_", "MLFLOW_TRACKING_"))]:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="promptmint-example-") as scratch:
         os.environ |= {"PROMPTMINT_HOME": f"{scratch}/home", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}

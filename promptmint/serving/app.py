@@ -50,8 +50,8 @@ def create_app(service: Service) -> FastAPI:
     app.exception_handler(Exception)(_failed)
     app.add_api_route("/v1/predict", predict, methods=["POST"], responses=REFUSED, dependencies=[TOKEN])
     app.add_api_route("/v1/batch", batch, methods=["POST"], responses=REFUSED, dependencies=[TOKEN])
-    draining = {503: REFUSED[503]}
-    app.add_api_route("/v1/prompts", prompts, responses={**WITHOUT, **draining}, dependencies=[TOKEN])
+    listed = {status: REFUSED[status] for status in (*WITHOUT, 503)}
+    app.add_api_route("/v1/prompts", prompts, responses=listed, dependencies=[TOKEN])
     app.add_api_route("/health", health)
     app.add_api_route("/ready", ready, responses={503: {"model": schemas.Readiness, "description": "It is leaving"}})
     app.add_api_route("/metrics", metrics, response_class=Response, responses=WITHOUT, dependencies=[TOKEN])

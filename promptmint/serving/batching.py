@@ -1,4 +1,4 @@
-"""Continuous micro-batching: requests wait in one bounded queue, and whenever the engine is free it takes what is there.
+"""Continuous micro-batching: requests wait in one bounded queue, and a free engine takes what is there.
 
 Nobody waits for a batch to fill: alone, a request is a batch of its own; under load, batches grow by themselves. A
 request is never split over two batches, so that all its rows meet the same versions.

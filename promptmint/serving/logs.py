@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error. Texts are in them only where the operator asked for that."""
+"""Structured logs: one JSON object a line on standard error; texts are in them only where the operator asks for it."""
 
 from __future__ import annotations
 

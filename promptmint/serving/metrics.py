@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -13,7 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ours = {"namespace": "promptmint", "registry": self.registry}
+        ours: dict[str, Any] = {"namespace": "promptmint", "registry": self.registry}
         self.requests = Counter("requests", "Requests answered", ["path", "status"], **ours)
         self.seconds = Histogram("request_seconds", "Time to answer", ["path"], buckets=SECONDS, **ours)
         self.rows = Counter("rows", "Texts answered", ["prompt", "version"], **ours)

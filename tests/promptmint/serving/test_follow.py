@@ -187,7 +187,9 @@ def test_a_challenger_rides_along_and_is_compared(shop: Any, run: Any, told: Any
         assert set(running.service.served._engine.prompts()) == {"tickets@2"}
 
 
-def test_a_challenger_that_fails_costs_nobody_an_answer(shop: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_challenger_that_fails_costs_nobody_an_answer(
+    shop: Any, run: Any, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.promote("tickets", 1, challenger=2)
     with run("tickets", shadow=True) as running:
         engine = running.service.served._engine
