@@ -50,27 +50,6 @@ WORDS = (
     "the", "a", "my", "old", "new", "near", "with", "and", "today", "again",
     "apple", "pear", "plum", "cherry", "sail", "anchor", "mast", "deck", "rudder", "harbour",
 )  # fmt: skip
-    "the",
-    "a",
-    "my",
-    "old",
-    "new",
-    "near",
-    "with",
-    "and",
-    "today",
-    "again",
-    "apple",
-    "pear",
-    "plum",
-    "cherry",
-    "sail",
-    "anchor",
-    "mast",
-    "deck",
-    "rudder",
-    "harbour",
-]
 MADE = (("orchard", "p-tuning-v2"), ("orchard", "prompt-tuning"), ("harbour", "prefix-tuning"))  # in order of versions
 THREADS = 4
 ROWS = 6  # in a request
