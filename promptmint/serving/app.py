@@ -24,7 +24,7 @@ from promptmint.serving.service import Service, canonical
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
-TOKEN = Depends(HTTPBearer(auto_error=False, description="Where the server has a list of clients."))  # the guard checks
+TOKEN = Depends(HTTPBearer(auto_error=False))  # described here; the guard is who checks it
 WITHOUT: dict[int | str, dict[str, Any]] = {401: {"model": Problem, "description": "No token, or none that is known"}}
 REFUSED: dict[int | str, dict[str, Any]] = {
     **WITHOUT,
@@ -48,13 +48,14 @@ def create_app(service: Service) -> FastAPI:
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(AnyHTTPException)(_problem)
     app.exception_handler(Exception)(_failed)
-    app.add_api_route("/v1/predict", predict, methods=["POST"], responses=REFUSED, dependencies=[TOKEN])
-    app.add_api_route("/v1/batch", batch, methods=["POST"], responses=REFUSED, dependencies=[TOKEN])
+    token = [TOKEN] if service.access else []
     listed = {status: REFUSED[status] for status in (*WITHOUT, 503)}
-    app.add_api_route("/v1/prompts", prompts, responses=listed, dependencies=[TOKEN])
+    app.add_api_route("/v1/predict", predict, methods=["POST"], responses=REFUSED, dependencies=token)
+    app.add_api_route("/v1/batch", batch, methods=["POST"], responses=REFUSED, dependencies=token)
+    app.add_api_route("/v1/prompts", prompts, responses=listed, dependencies=token)
     app.add_api_route("/health", health)
     app.add_api_route("/ready", ready, responses={503: {"model": schemas.Readiness, "description": "It is leaving"}})
-    app.add_api_route("/metrics", metrics, response_class=Response, responses=WITHOUT, dependencies=[TOKEN])
+    app.add_api_route("/metrics", metrics, response_class=Response, responses=WITHOUT, dependencies=token)
     app.add_api_route("/", page, response_class=HTMLResponse, include_in_schema=False)
     app.add_middleware(Guard, service=service)
     return app
