@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from transformers import AutoTokenizer
 
 from pipelines.digests import digest_file
-from pipelines.inference.forward import load_base
+from pipelines.inference.forward import Base, load_base
+from pipelines.inference.generation import written_on
 from pipelines.inference.mixed import logits
 from pipelines.inference.predictor import Answer, Predictor, answer, ready
 from pipelines.inference.shelf import Shelf
@@ -39,7 +40,7 @@ class Engine:
 
     def __init__(self, base_folder: Path, device: str = "cpu", prompt_bytes: int | None = None) -> None:
         self.base_folder = base_folder
-        self.base = load_base(base_folder, device)
+        self.base = _in_own_memory(load_base(base_folder, device))
         self.tokenizer = AutoTokenizer.from_pretrained(base_folder)
         self._digest = functools.cache(digest_file)  # the base is in memory: its files are digested once
         self._shelf = Shelf(prompt_bytes)
@@ -54,9 +55,9 @@ class Engine:
             ArtifactError: the prompt is damaged, is another one than expected, or does not answer as it was proven to.
             BaseModelError: it was minted on another base.
         """
-        prompt = self._read(folder, expected_digest)
-        proof = read_proof(folder)
+        stored, proof = self._read(folder, expected_digest), read_proof(folder)
         with self._computing:
+            prompt = ready(stored, self.base)
             difference = Predictor(prompt, self.base, self.tokenizer).replay(proof)
         self._shelf.put(name, folder, prompt)
         return difference
@@ -79,16 +80,47 @@ class Engine:
         Raises:
             ArtifactError: there is no prompt of a name, or one that must be read again has changed in its folder.
         """
-        chosen = {name: self._shelf.get(name, self._read) for name in dict.fromkeys(name for name, _ in requests)}
+        chosen = {name: self._shelf.get(name, self._again) for name in dict.fromkeys(name for name, _ in requests)}
         with self._computing:
             found = logits(self.base, self.tokenizer, [(chosen[name], text) for name, text in requests])
         return [
             answer(chosen[name].labels, row.softmax(0).tolist()) for (name, _), row in zip(requests, found, strict=True)
         ]
 
+    def generate(self, name: str, text: str, max_new_tokens: int) -> Iterator[str]:
+        """Pieces of what a decoder writes on after a text, as they come; other calls may run in between.
+
+        Raises:
+            ArtifactError: as for `predict`.
+            BaseModelError: the base is an encoder.
+        """
+        pieces = written_on(self.base, self.tokenizer, self._shelf.get(name, self._again), text, max_new_tokens)
+        return self._taking_turns(pieces)
+
+    def _taking_turns(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The same pieces, the lock held while each is made and not while it is handed out."""
+        while True:
+            with self._computing:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
     def _read(self, folder: Path, digest: str | None) -> SoftPrompt:
-        """The prompt in a folder, of this base, ready to compute with."""
         prompt = read_prompt(folder, digest)
         check_base(prompt.card, self.base_folder, self._digest)
+        return prompt
+
+    def _again(self, folder: Path, digest: str) -> SoftPrompt:
+        """A prompt that was dropped; it has this digest, so that its proof was replayed when it was added."""
+        stored = self._read(folder, digest)
         with self._computing:
-            return ready(prompt, self.base)
+            return ready(stored, self.base)
+
+
+def _in_own_memory(base: Base) -> Base:
+    """The base, none of its weights mapped from a file: what is done to the file must not reach a running engine."""
+    for part in filter(None, (base.backbone, base.lm_head)):
+        for parameter in part.parameters():
+            parameter.data = parameter.data.clone()
+    return base

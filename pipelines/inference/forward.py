@@ -165,7 +165,7 @@ AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def _watched(backbone: Any, **inputs: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
+def _watched(backbone: Any, **inputs: Any) -> list[tuple[nn.Module, Tensor, Tensor]]:
     """Module, keys and values [B, H_kv, T, d_h] of each self-attention, in the order of one forward pass."""
     global _watch
     watch: list[tuple[nn.Module, Tensor, Tensor]] = []

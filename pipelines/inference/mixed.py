@@ -23,9 +23,12 @@ from torch import Tensor
 from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
 from ..tokens.template import encode
+from .buckets import buckets
 from .forward import Base, class_scores, hidden_states, padded, pooled, prefixed, run
 
 BATCH_ROWS = 64
+PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
+GPU_PASS_COST = 4096  # a guess: there starting kernels costs far more than a position
 MIXABLE = ({"embeddings"}, {"keys", "values"})  # what a prompt consists of, if it shares batches with others
 
 
@@ -35,7 +38,7 @@ def logits(base: Base, tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]
     found: dict[int, Tensor] = {}
     prompts = [prompt for prompt, _ in requests]
     rows = _token_ids(tokenizer, requests)
-    for batch in _batches(prompts, rows):
+    for batch in _batches(base, prompts, rows):
         states, text = _states(base, [rows[place] for place in batch], [prompts[place] for place in batch])
         features = {pooling: pooled(states, text, pooling) for pooling in {_pooling(prompts[place]) for place in batch}}
         for prompt, own in _by_prompt([prompts[place] for place in batch]):
@@ -115,15 +118,15 @@ def _token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> li
     return [found[place] for place in range(len(requests))]
 
 
-def _batches(prompts: Sequence[SoftPrompt], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Which rows share a forward pass: longest first, so that little is padded."""
+def _batches(base: Base, prompts: Sequence[SoftPrompt], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Which rows share a forward pass: of prompts that can be mixed, or of one prompt, and of like lengths."""
     kinds: dict[str, list[int]] = defaultdict(list)
-    for place in sorted(range(len(rows)), key=lambda place: -len(rows[place])):
-        prompt = prompts[place]
+    for place, prompt in enumerate(prompts):
         kinds["mixed" if set(prompt.tensors) in MIXABLE else prompt.digest].append(place)
+    pass_cost = PASS_COST if base.device.type == "cpu" else GPU_PASS_COST
     for places in kinds.values():
-        for start in range(0, len(places), BATCH_ROWS):
-            yield places[start : start + BATCH_ROWS]
+        for batch in buckets([len(rows[place]) for place in places], BATCH_ROWS, pass_cost):
+            yield [places[place] for place in batch]
 
 
 def _by_prompt(prompts: Sequence[SoftPrompt]) -> Iterator[tuple[SoftPrompt, list[int]]]:

@@ -90,7 +90,7 @@ def ready(prompt: SoftPrompt, base: Base) -> SoftPrompt:
     """The prompt in memory beside its base, as the keys and values that a decoder makes of it."""
     head = {name: tensor.to(base.device, copy=True) for name, tensor in prompt.head.items()}  # not mapped from a file
     tensors = {name: tensor.to(base.device, copy=True) for name, tensor in prompt.tensors.items()}
-    return replace(prompt, tensors=read_once(base, tensors), head=head)
+    return replace(prompt, tensors=dict(read_once(base, tensors)), head=head)
 
 
 def base_from_store(folder: Path, store_uri: str) -> Path:

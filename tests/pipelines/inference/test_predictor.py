@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from pipelines.errors import ArtifactError, BaseModelError, NotInStore
-from pipelines.inference import predictor as predictor_module
+from pipelines.inference import mixed
 from pipelines.inference.forward import padded
 from pipelines.inference.predictor import base_from_store, load_predictor
 from pipelines.prompts.artifact import read_proof
@@ -48,7 +48,7 @@ def test_it_answers_as_the_minted_model_did(
         wanted = torch.cat([minted.tuned(*padded([tokenizer(text)["input_ids"][:32]])) for text in texts])
     loaded = load_predictor(minted.folder, base_folder, minted.digest)
     assert torch.allclose(loaded.logits(texts), wanted, atol=1e-5)
-    monkeypatch.setattr(predictor_module, "BATCH_ROWS", 3)
+    monkeypatch.setattr(mixed, "BATCH_ROWS", 3)
     assert torch.allclose(loaded.logits(texts), wanted, atol=1e-5)
     assert float((wanted - wanted.mean(0)).abs().max()) > 0.01  # the texts do differ
 
