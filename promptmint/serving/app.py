@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import promptmint
+from pipelines.errors import BaseModelError
 from promptmint.serving import schemas
 from promptmint.serving.batching import QueueFull
 from promptmint.serving.guard import Guard
-from promptmint.serving.schemas import Problem, Question, Questions
+from promptmint.serving.limits import STREAMS
+from promptmint.serving.schemas import Opening, Problem, Question, Questions
 from promptmint.serving.served import Answered, NotServed, Standing
 from promptmint.serving.service import Service, canonical
 
@@ -37,6 +42,8 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "The server is about to stop"},
 }
 
+EVENTS = 'data: {"text": " refund"}\n\nevent: end\ndata: {"prompt": "replies@champion", "version": 2}\n\n'
+
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of a service."""
@@ -52,6 +59,10 @@ def create_app(service: Service) -> FastAPI:
     listed = {status: REFUSED[status] for status in (*WITHOUT, 503)}
     app.add_api_route("/v1/predict", predict, methods=["POST"], responses=REFUSED, dependencies=token)
     app.add_api_route("/v1/batch", batch, methods=["POST"], responses=REFUSED, dependencies=token)
+    app.add_api_route(
+        "/v1/generate", generate, methods=["POST"], response_class=StreamingResponse, dependencies=token,
+        responses={**REFUSED, 200: {"content": {"text/event-stream": {"example": EVENTS}}}},
+    )  # fmt: skip
     app.add_api_route("/v1/prompts", prompts, responses=listed, dependencies=token)
     app.add_api_route("/health", health)
     app.add_api_route("/ready", ready, responses={503: {"model": schemas.Readiness, "description": "It is leaving"}})
@@ -69,6 +80,30 @@ async def predict(question: Question, request: Request) -> schemas.Reply:
 async def batch(questions: Questions, request: Request) -> schemas.Replies:
     """Answer several texts together, of one prompt or of many; rows of one prompt are answered by one version."""
     return schemas.Replies(answers=await _answered(request, questions.rows))
+
+
+async def generate(opening: Opening, request: Request) -> StreamingResponse:
+    """Write on after a text, as server-sent events: `data: {"text": ...}` for each piece, then `event: end`."""
+    service, reference = _service(request), canonical(opening.prompt)
+    _admit(request, [(reference, opening.text)])
+    if service.streams > STREAMS:
+        raise HTTPException(429, f"{STREAMS} texts are being written on, and no more may be.", {"Retry-After": "1"})
+    try:
+        standing, pieces = await run_in_threadpool(
+            service.served.generate, reference, opening.text, opening.max_new_tokens
+        )
+    except BaseModelError as error:
+        raise HTTPException(422, str(error)) from None
+    _tell(request, versions={reference: standing.version})
+    end = {"prompt": reference, "version": standing.version, "prompt_digest": standing.digest}
+    return StreamingResponse(_events(pieces, end), media_type="text/event-stream")
+
+
+async def _events(pieces: Iterator[str], end: dict[str, Any]) -> AsyncIterator[str]:
+    """The pieces as server-sent events, and at last who wrote them."""
+    async for piece in iterate_in_threadpool(pieces):
+        yield f"data: {json.dumps({'text': piece})}\n\n"
+    yield f"event: end\ndata: {json.dumps(end)}\n\n"
 
 
 async def prompts(request: Request) -> schemas.Prompts:
@@ -105,25 +140,35 @@ async def _answered(request: Request, questions: list[Question]) -> list[schemas
     """A reply per question, all of them from one batch."""
     service = _service(request)
     rows = [(canonical(question.prompt), question.text) for question in questions]
-    told = request.scope["state"]["told"]
-    told |= {"prompts": Counter(reference for reference, _ in rows)}
-    if service.options.log_texts:
-        told["texts"] = [text for _, text in rows]
-    for reference in dict.fromkeys(reference for reference, _ in rows):
-        if not _may_ask(request, reference.partition("@")[0]):
-            raise HTTPException(403, f"This token may not ask {reference!r}.")
+    _admit(request, rows)
     try:
-        for reference, _ in rows:
-            service.served.standing(reference)  # before the row waits for its batch
         answers = await asyncio.wrap_future(service.batcher.submit(rows))
     except QueueFull as full:
         raise HTTPException(429, str(full), {"Retry-After": str(full.retry_after_s)}) from None
-    except NotServed:
-        raise HTTPException(404, "No such prompt is served here; GET /v1/prompts lists those you may ask.") from None
-    told["versions"] = {each.standing.reference: each.standing.version for each in answers}
+    except NotServed as gone:  # while it waited
+        raise HTTPException(404, str(gone)) from None
+    _tell(request, versions={each.standing.reference: each.standing.version for each in answers})
     for each in answers:
         service.metrics.rows.labels(each.standing.reference, each.standing.version).inc()
     return [_reply(each) for each in answers]
+
+
+def _admit(request: Request, rows: list[tuple[str, str]]) -> None:
+    """Let the client ask these prompts these texts, if it may and if they are served; note that it did."""
+    service = _service(request)
+    _tell(request, prompts=Counter(reference for reference, _ in rows))
+    if service.options.log_texts:
+        _tell(request, texts=[text for _, text in rows])
+    for reference in dict.fromkeys(reference for reference, _ in rows):
+        if not _may_ask(request, reference.partition("@")[0]):
+            raise HTTPException(403, f"This token may not ask {reference!r}.")
+        if reference not in service.served.standings():
+            raise HTTPException(404, f"No prompt {reference!r} is served here; GET /v1/prompts lists what you may ask.")
+
+
+def _tell(request: Request, **more: Any) -> None:
+    """Add to what the logs will say of this request."""
+    request.scope["state"]["told"].update(more)
 
 
 def _service(request: Request) -> Service:

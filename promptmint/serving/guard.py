@@ -16,6 +16,7 @@ from promptmint.serving.service import Service
 
 OPEN = ("/", "/health", "/ready", "/openapi.json")  # without a token
 WORK = "/v1/"  # refused while the server drains
+WRITING = "/v1/generate"
 
 
 class Guard:
@@ -40,11 +41,14 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
+        writes = scope["path"] == WRITING
         self.service.in_flight += 1
+        self.service.streams += writes
         try:
             await self._answer(scope, receive, sending)
         finally:
             self.service.in_flight -= 1
+            self.service.streams -= writes
             seconds, path = time.perf_counter() - start, _known_path(scope)
             self.service.metrics.requests.labels(path, status).inc()
             self.service.metrics.seconds.labels(path).observe(seconds)

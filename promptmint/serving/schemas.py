@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from promptmint.serving.limits import REQUEST_ROWS, TEXT_CHARS
+from promptmint.serving.limits import NEW_TOKENS, REQUEST_ROWS, TEXT_CHARS
 
 ASKED = {"prompt": "ticket-routing", "text": "My card was charged twice"}
 GIVEN = {
@@ -38,6 +38,14 @@ class Questions(BaseModel):
     model_config = _shown({"rows": [ASKED, {"prompt": "ticket-routing@2", "text": "Where is my parcel?"}]})
 
     rows: Annotated[list[Question], Field(min_length=1, max_length=REQUEST_ROWS)]
+
+
+class Opening(Question):
+    """A text to write on after, and how far."""
+
+    model_config = _shown({**ASKED, "max_new_tokens": 40})
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=NEW_TOKENS)] = 64
 
 
 class Reply(BaseModel):

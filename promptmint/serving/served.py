@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -111,6 +111,17 @@ class Served:
             Answered(standing, answer, beside.get(place))
             for place, (standing, answer) in enumerate(zip(standings, answers, strict=True))
         ]
+
+    def generate(self, reference: str, text: str, max_new_tokens: int) -> tuple[Standing, Iterator[str]]:
+        """Which version writes on after a text, and what it writes, in pieces as they come.
+
+        Raises:
+            NotServed: the reference stands for nothing here.
+            BaseModelError: the base is an encoder, which does not write.
+        """
+        with self._between_batches:
+            standing = self.standing(reference)
+            return standing, self._engine.generate(standing.key, text, max_new_tokens)
 
     def _rider(self, standing: Standing) -> Standing | None:
         """The challenger that answers what this champion is asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PromptmintError
@@ -45,7 +45,8 @@ class Service:
     access: Access | None
     options: Options
     draining: bool = False
-    in_flight: int = field(default=0)  # requests being answered; changed in the event loop only
+    in_flight: int = 0  # requests being answered; changed, like the next, in the event loop only
+    streams: int = 0  # those of them that write on
 
     def close(self) -> None:
         """Answer what waits, and end the threads."""

@@ -33,9 +33,11 @@ def test_every_example_in_the_description_is_one(shop: Any, run: Any) -> None:
     with run("tickets") as running:
         described = running.http.get("/openapi.json").json()
     schemas = described["components"]["schemas"]
-    assert set(described["paths"]) == {"/v1/predict", "/v1/batch", "/v1/prompts", "/health", "/ready", "/metrics"}
+    assert set(described["paths"]) == {
+        "/v1/predict", "/v1/batch", "/v1/generate", "/v1/prompts", "/health", "/ready", "/metrics",
+    }  # fmt: skip
     assert all(schemas[name]["examples"] for name in ("Question", "Questions", "Reply", "Replies", "Problem"))
-    for path in ("/v1/predict", "/v1/batch"):
+    for path in ("/v1/predict", "/v1/batch", "/v1/generate"):
         assert {"400", "401", "403", "404", "413", "422", "429", "503"} < set(
             described["paths"][path]["post"]["responses"]
         )

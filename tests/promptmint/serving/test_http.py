@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 
 from promptmint import client
 from promptmint.serving.access import Access
-from promptmint.serving.limits import BODY_BYTES, DISCARDED_BYTES, REQUEST_ROWS, TEXT_CHARS
+from promptmint.serving.limits import BODY_BYTES, DISCARDED_BYTES, REQUEST_ROWS, STREAMS, TEXT_CHARS
 
 TEXTS = ("my password is wrong", "please help me with my invoice today", "my refund again")
 
@@ -162,6 +163,40 @@ def test_tokens_open_what_they_are_for(shop: Any, run: Any) -> None:
         ]
 
 
+# Writing.
+
+
+def events(text: str) -> list[dict[str, str]]:
+    """The fields of every server-sent event."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block]
+    return [dict(line.split(": ", 1) for line in block) for block in blocks]
+
+
+def test_a_decoder_writes_on_in_pieces_and_says_who_did(shop: Any, run: Any, mint_on: Any, gpt2_folder: Path) -> None:
+    shop.register("replies", mint_on(gpt2_folder))
+    shop.promote("replies", 1)
+    body = {"prompt": "replies", "text": "the invoice is", "max_new_tokens": 12}
+    with run("replies") as running:
+        engine = running.service.served._engine
+        wanted = list(engine.generate("replies@1", "the invoice is", 12))
+        with running.http.stream("POST", "/v1/generate", json=body) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            *pieces, end = events(answer.read().decode())
+        assert [json.loads(piece["data"])["text"] for piece in pieces] == wanted and wanted
+        assert end["event"] == "end" and json.loads(end["data"])["version"] == 1
+        wait_for(lambda: running.service.streams == 0)
+        running.service.streams = STREAMS
+        assert running.http.post("/v1/generate", json=body).status_code == 429
+        assert running.http.post("/v1/generate", json={**body, "prompt": "nothing"}).status_code == 404
+        assert running.http.post("/v1/generate", json={**body, "max_new_tokens": 0}).status_code == 422
+
+
+def test_an_encoder_does_not_write(shop: Any, run: Any) -> None:
+    with run("tickets") as running:
+        answer = running.http.post("/v1/generate", json=GOOD)
+        assert answer.status_code == 422 and "cannot write on after a text" in answer.json()["detail"]
+
+
 # Logs.
 
 
@@ -194,7 +229,7 @@ def test_a_failure_is_500_and_its_traceback_in_the_logs(
         assert answer.status_code == 500 and answer.json() == {"detail": "The server failed at this; its logs say how."}
         assert "ZeroDivisionError" in caplog.text
         assert running.predict("tickets", TEXTS[0]).status_code == 200
-        assert running.service.in_flight == 0
+        wait_for(lambda: running.service.in_flight == 0)
 
 
 # Leaving.
