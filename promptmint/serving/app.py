@@ -59,10 +59,11 @@ def create_app(service: Service) -> FastAPI:
     listed = {status: REFUSED[status] for status in (*WITHOUT, 503)}
     app.add_api_route("/v1/predict", predict, methods=["POST"], responses=REFUSED, dependencies=token)
     app.add_api_route("/v1/batch", batch, methods=["POST"], responses=REFUSED, dependencies=token)
-    app.add_api_route(
-        "/v1/generate", generate, methods=["POST"], response_class=StreamingResponse, dependencies=token,
-        responses={**REFUSED, 200: {"content": {"text/event-stream": {"example": EVENTS}}}},
-    )  # fmt: skip
+    if service.served.writes:
+        app.add_api_route(
+            "/v1/generate", generate, methods=["POST"], response_class=StreamingResponse, dependencies=token,
+            responses={**REFUSED, 200: {"content": {"text/event-stream": {"example": EVENTS}}}},
+        )  # fmt: skip
     app.add_api_route("/v1/prompts", prompts, responses=listed, dependencies=token)
     app.add_api_route("/health", health)
     app.add_api_route("/ready", ready, responses={503: {"model": schemas.Readiness, "description": "It is leaving"}})

@@ -63,6 +63,11 @@ class Served:
         self._standings: dict[str, Standing] = {}
         self._between_batches = threading.Lock()
 
+    @property
+    def writes(self) -> bool:
+        """Whether the base can write on after a text."""
+        return self._engine.base.decoder
+
     def put(self, reference: str, found: Found) -> Standing:
         """What the reference stands for from the next batch on.
 

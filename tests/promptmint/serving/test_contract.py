@@ -29,7 +29,13 @@ def map_body(context, body):
 """
 
 
-def test_every_example_in_the_description_is_one(shop: Any, run: Any) -> None:
+@pytest.fixture
+def decoder(shop: Any, mint_on: Any, gpt2_folder: Path) -> None:
+    """Makes the champion of 'tickets' a prompt on a decoder, which writes too."""
+    shop.promote("tickets", shop.register("tickets", mint_on(gpt2_folder)))
+
+
+def test_every_path_is_described_with_examples(shop: Any, run: Any, decoder: None) -> None:
     with run("tickets") as running:
         described = running.http.get("/openapi.json").json()
     schemas = described["components"]["schemas"]
@@ -45,7 +51,7 @@ def test_every_example_in_the_description_is_one(shop: Any, run: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_tokens", [False, True])
-def test_schemathesis_finds_nothing(shop: Any, run: Any, tmp_path: Path, with_tokens: bool) -> None:
+def test_schemathesis_finds_nothing(shop: Any, run: Any, decoder: None, tmp_path: Path, with_tokens: bool) -> None:
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", "--max-examples", "60", "--seed", "1"]
     command += ["--workers", "1", "--no-color"]
     (tmp_path / "hooks.py").write_text(HOOKS)
