@@ -79,6 +79,7 @@ class Engine:
 
         Raises:
             ArtifactError: there is no prompt of a name, or one that must be read again has changed in its folder.
+            DataError: a text has no tokens.
         """
         chosen = {name: self._shelf.get(name, self._again) for name in dict.fromkeys(name for name, _ in requests)}
         with self._computing:
@@ -94,7 +95,9 @@ class Engine:
             ArtifactError: as for `predict`.
             BaseModelError: the base is an encoder.
         """
-        pieces = written_on(self.base, self.tokenizer, self._shelf.get(name, self._again), text, max_new_tokens)
+        prompt = self._shelf.get(name, self._again)
+        with self._computing:
+            pieces = written_on(self.base, self.tokenizer, prompt, text, max_new_tokens)
         return self._taking_turns(pieces)
 
     def _taking_turns(self, pieces: Iterator[str]) -> Iterator[str]:

@@ -6,17 +6,15 @@ Shapes: T tokens read in a step, P prompt tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from pipelines.errors import BaseModelError
-from pipelines.inference.forward import Base, prefixed
+from pipelines.inference.forward import Base, states_behind
+from pipelines.inference.mixed import token_ids
 from pipelines.prompts.artifact import SoftPrompt
-from pipelines.recipe import Template
-from pipelines.tokens.template import encode
 
 UNFINISHED = "�"  # what a tokenizer shows of a character whose bytes have not all come yet
 
@@ -28,14 +26,15 @@ def written_on(base: Base, tokenizer: Any, prompt: SoftPrompt, text: str, max_ne
 
     Raises:
         BaseModelError: an encoder, which does not write, or a decoder whose layers do not stack.
+        DataError: the text has no tokens.
     """
     if not base.decoder or set(prompt.tensors) - {"keys", "values"}:
         raise BaseModelError(
             f"This base ({base.backbone.config.model_type!r}) cannot write on after a text with this prompt: it takes "
             "a decoder, whose prompt is read as keys and values. Ask for its labels instead."
         )
-    (row,) = encode(tokenizer, Template(**prompt.card["template"]), [text])
-    return _pieces(tokenizer, row.input_ids, _tokens(base, tokenizer, prompt, row.input_ids, max_new_tokens))
+    (ids,) = token_ids(tokenizer, [(prompt, text)])
+    return _pieces(tokenizer, ids, _tokens(base, tokenizer, prompt, ids, max_new_tokens))
 
 
 def _tokens(base: Base, tokenizer: Any, prompt: SoftPrompt, ids: list[int], count: int) -> Iterator[int]:
@@ -58,9 +57,10 @@ def _step(base: Base, prompt: SoftPrompt, ids: Sequence[int], position: int, cac
     """The likeliest token after T more tokens, the first of them at `position`."""
     read = torch.tensor([ids], device=base.device)
     positions = torch.arange(position, position + len(ids), device=base.device)[None]
-    with prefixed(base.layers, prompt.tensors["keys"], prompt.tensors["values"]) if prompt.tensors else nullcontext():
-        out = base.backbone(input_ids=read, position_ids=positions, past_key_values=cache, use_cache=True)
-    return int(base.lm_head(out.last_hidden_state[0, -1]).argmax())
+    states = states_behind(
+        base, prompt.tensors, input_ids=read, position_ids=positions, past_key_values=cache, use_cache=True
+    )
+    return int(base.lm_head(states[0, -1]).argmax())
 
 
 def _ends(base: Base, tokenizer: Any) -> set[int]:

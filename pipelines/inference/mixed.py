@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
 from ..tokens.template import encode
 from .buckets import buckets
-from .forward import Base, class_scores, hidden_states, padded, pooled, prefixed, run
+from .forward import Base, class_scores, hidden_states, padded, pooled, states_behind
 
 BATCH_ROWS = 64
 PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
@@ -34,17 +34,40 @@ MIXABLE = ({"embeddings"}, {"keys", "values"})  # what a prompt consists of, if 
 
 @torch.no_grad()
 def logits(base: Base, tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> list[Tensor]:
-    """Class logits [C] in float32 on the CPU for each prompt and text, in their order."""
+    """Class logits [C] in float32 on the CPU for each prompt and text, in their order.
+
+    Raises:
+        DataError: a text has no tokens.
+    """
     found: dict[int, Tensor] = {}
     prompts = [prompt for prompt, _ in requests]
-    rows = _token_ids(tokenizer, requests)
+    rows = token_ids(tokenizer, requests)
     for batch in _batches(base, prompts, rows):
-        states, text = _states(base, [rows[place] for place in batch], [prompts[place] for place in batch])
-        features = {pooling: pooled(states, text, pooling) for pooling in {_pooling(prompts[place]) for place in batch}}
-        for prompt, own in _by_prompt([prompts[place] for place in batch]):
-            scores = class_scores(base, features[_pooling(prompt)][own], prompt.head).float().cpu()
-            found |= {batch[row]: score for row, score in zip(own, scores, strict=True)}
+        scores = _scores(base, [rows[place] for place in batch], [prompts[place] for place in batch])
+        found |= {place: score.float().cpu() for place, score in zip(batch, scores, strict=True)}
     return [found[place] for place in range(len(requests))]
+
+
+def _scores(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPrompt]) -> list[Tensor]:
+    """Class logits [C] of each row of a batch; a prompt that has the batch for itself is not copied per row."""
+    own = _by_prompt(prompts)
+    if len(own) == 1:
+        ids, mask = (part.to(base.device) for part in padded(rows))
+        return list(_scores_of_one(base, ids, mask, prompts[0]))
+    states, text = mixed_states(base, rows, [prompt.tensors for prompt in prompts])
+    features = {pooling: pooled(states, text, pooling) for pooling in set(map(_pooling, prompts))}
+    found: dict[int, Tensor] = {}
+    for places in own:
+        prompt = prompts[places[0]]
+        scores = class_scores(base, features[_pooling(prompt)][places], prompt.head)
+        found |= dict(zip(places, scores, strict=True))
+    return [found[row] for row in range(len(rows))]
+
+
+def _scores_of_one(base: Base, input_ids: Tensor, mask: Tensor, prompt: SoftPrompt) -> Tensor:
+    """Class logits [B, C] of rows that all follow the same prompt."""
+    states = hidden_states(base, input_ids, mask, prompt.tensors)
+    return class_scores(base, pooled(states, mask, _pooling(prompt)), prompt.head)
 
 
 def mixed_states(
@@ -63,20 +86,19 @@ def mixed_states(
     places = torch.arange(ids.shape[1], device=base.device)
     starts = torch.tensor([[len(before)] for before in vectors], device=base.device)
     text = mask * (places >= starts)
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if "embeddings" in set().union(*prompts):
+    inputs, kinds = {"input_ids": ids, "attention_mask": mask}, set[str]().union(*prompts)
+    if "embeddings" in kinds:
         embedded = base.embeddings(inputs.pop("input_ids"))
         embedded[places < starts] = torch.cat(vectors).to(embedded.dtype)
         inputs["inputs_embeds"] = embedded
-    with nullcontext() if "keys" not in set().union(*prompts) else _prefixes(base, prompts):
-        if base.decoder:  # a decoder's text follows the positions of its own prefix
-            lengths = torch.tensor([[_prefix_tokens(prompt)] for prompt in prompts], device=base.device)
-            inputs["position_ids"] = lengths + places
-        return run(base, **inputs), text
+    if base.decoder:  # a decoder's text follows the positions of its own prefix
+        lengths = torch.tensor([[_prefix_tokens(prompt)] for prompt in prompts], device=base.device)
+        inputs["position_ids"] = (lengths + places) * mask  # padding could lie beyond the last position
+    return states_behind(base, _prefixes(base, prompts) if "keys" in kinds else {}, **inputs), text
 
 
-def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> Any:
-    """The prefix of each row, stacked to [L, B, H_kv, P, d_h]; what shorter ones lack is not attended to."""
+def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The prefix of each row, stacked to [L, B, H_kv, P, d_h]; what shorter ones lack is not `present`."""
     lengths = [_prefix_tokens(prompt) for prompt in prompts]
     longest = max(lengths)
     layer, dtype = base.layers[0], base.embeddings.weight.dtype
@@ -86,19 +108,11 @@ def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> Any:
         if tokens:
             keys[:, row, :, :tokens], values[:, row, :, :tokens] = prompt["keys"], prompt["values"]
     present = torch.arange(longest, device=base.device) < torch.tensor(lengths, device=base.device)[:, None]
-    return prefixed(base.layers, keys, values, None if min(lengths) == longest else present)
+    return {"keys": keys, "values": values} | ({"present": present} if min(lengths) < longest else {})
 
 
 def _prefix_tokens(prompt: Mapping[str, Tensor]) -> int:
     return prompt["keys"].shape[-2] if "keys" in prompt else 0
-
-
-def _states(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPrompt]) -> tuple[Tensor, Tensor]:
-    """Hidden states and places of text, as `mixed_states` gives them; a prompt that is alone is not copied per row."""
-    if len({prompt.digest for prompt in prompts}) > 1:
-        return mixed_states(base, rows, [prompt.tensors for prompt in prompts])
-    ids, mask = (part.to(base.device) for part in padded(rows))
-    return hidden_states(base, ids, mask, prompts[0].tensors), mask
 
 
 def _pooling(prompt: SoftPrompt) -> str:
@@ -106,8 +120,12 @@ def _pooling(prompt: SoftPrompt) -> str:
     return pooling
 
 
-def _token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> list[list[int]]:
-    """Each text in its prompt's template; texts with the same template are encoded together."""
+def token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> list[list[int]]:
+    """Each text in its prompt's template; texts with the same template are encoded together.
+
+    Raises:
+        DataError: a text has no tokens.
+    """
     places: dict[Template, list[int]] = defaultdict(list)
     for place, (prompt, _) in enumerate(requests):
         places[Template(**prompt.card["template"])].append(place)
@@ -115,6 +133,11 @@ def _token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> li
     for template, own in places.items():
         encoded = encode(tokenizer, template, [requests[place][1] for place in own])
         found |= {place: row.input_ids for place, row in zip(own, encoded, strict=True)}
+    if empty := [place for place, ids in found.items() if not ids]:
+        raise DataError(
+            f"Text {min(empty)} (counted from 0) is {requests[min(empty)][1]!r}, of which this base's tokenizer makes "
+            "no token: there is nothing to answer. Ask with a text."
+        )
     return [found[place] for place in range(len(requests))]
 
 
@@ -129,10 +152,9 @@ def _batches(base: Base, prompts: Sequence[SoftPrompt], rows: Sequence[Sequence[
             yield [places[place] for place in batch]
 
 
-def _by_prompt(prompts: Sequence[SoftPrompt]) -> Iterator[tuple[SoftPrompt, list[int]]]:
-    """Each prompt of a batch with its rows."""
+def _by_prompt(prompts: Sequence[SoftPrompt]) -> list[list[int]]:
+    """The rows of each prompt of a batch."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, prompt in enumerate(prompts):
         rows[prompt.digest].append(row)
-    for own in rows.values():
-        yield prompts[own[0]], own
+    return list(rows.values())

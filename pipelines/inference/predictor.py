@@ -43,7 +43,11 @@ class Predictor:
     proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
 
     def predict(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer per text."""
+        """An answer per text.
+
+        Raises:
+            DataError: a text has no tokens.
+        """
         labels = self.prompt.labels
         rows = self.logits(texts).softmax(dim=1).tolist()
         return [answer(labels, row) for row in rows]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from pipelines.errors import DataError
 from pipelines.inference import mixed
 from pipelines.inference.forward import Base, hidden_states, load_base, padded, read_once
 from pipelines.inference.mixed import logits, mixed_states
@@ -82,6 +83,16 @@ def test_rows_of_one_length_need_no_mask_and_lose_nothing(base: Base) -> None:
         assert torch.allclose(found, wanted, rtol=0, atol=TOLERANCE[base.backbone.config.model_type])
 
 
+@torch.no_grad()
+def test_a_long_prompt_and_a_long_text_need_not_fit_the_context_together(base: Base) -> None:
+    """64 positions each; the padding of the row with the prompt would lie at the 100th."""
+    rows, prompts = [[5, 9], [7] * 60], [prompt_for(base, "keys 40", 1), prompt_for(base, "none", 2)]
+    states, text = mixed_states(base, rows, prompts)
+    for row, prompt, found, where in zip(rows, prompts, states, text.bool(), strict=True):
+        wanted = hidden_states(base, *padded([row]), prompt)[0]
+        assert torch.allclose(found[where], wanted, rtol=0, atol=TOLERANCE[base.backbone.config.model_type])
+
+
 def requests_for(base: Base, count: int) -> list[tuple[SoftPrompt, str]]:
     """Texts for three prompts: of two kinds, with two and with five classes, in two templates."""
     generator = torch.Generator().manual_seed(0)
@@ -124,9 +135,16 @@ def test_a_prompt_of_another_kind_keeps_to_itself(gpt2_folder: Path, monkeypatch
     strange = replace(own["digest 0"], tensors={**own["digest 0"].tensors, "gate": torch.zeros(1)})
     monkeypatch.setattr(mixed, "PASS_COST", 10**6)  # as few passes as possible
     seen: list[Any] = []
-    run = mixed._states
-    monkeypatch.setattr(mixed, "_states", lambda base, rows, prompts: seen.append(prompts) or run(base, rows, prompts))
+    run = mixed._scores
+    monkeypatch.setattr(mixed, "_scores", lambda base, rows, prompts: seen.append(prompts) or run(base, rows, prompts))
     requests = [(strange if prompt.digest == "digest 0" else prompt, text) for prompt, text in requests]
     for left, right in zip(logits(base, tokenizer, requests), wanted, strict=True):
         assert torch.allclose(left, right, rtol=0, atol=1e-5)
     assert sorted(len({prompt.digest for prompt in prompts}) for prompts in seen) == [1, 2]
+
+
+def test_a_text_without_tokens_is_refused(gpt2_folder: Path) -> None:
+    base, tokenizer = load_base(gpt2_folder), AutoTokenizer.from_pretrained(gpt2_folder)
+    (prompt, _), *_ = requests_for(base, 1)
+    with pytest.raises(DataError, match=r"Text 1 \(counted from 0\) is ''.* no token"):
+        logits(base, tokenizer, [(prompt, "a refund"), (prompt, "")])
