@@ -73,13 +73,22 @@ class Data(Section):
     split: str | None = None  # a column with train / validation / test; None: by content hash
     validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
     test_fraction: Fraction = 0.2  # where the data bring no splits
+    slices: tuple[str, ...] = ()  # columns by whose values the test split is also told, and may be judged
     checks: Checks = Checks()
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Data:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must differ, got {list(self.labels)!r}")
+    def _names_differ(self) -> Data:
+        for key, names in (("labels", self.labels), ("slices", self.slices)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} must differ, got {list(names)!r}")
+        if self.text in self.slices:
+            raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there were slices keep their digests.
+        return {key: value for key, value in dump(self).items() if key != "slices" or self.slices}
 
 
 class Template(Section):
@@ -267,7 +276,7 @@ class Budgets(Section):
 
 
 # What changes nothing at its default, and is then neither in the digest nor in the artifact.
-NOT_ASKED = ("superior", "per_label_accuracy", "max_ece", "min_power", "disagreement")
+NOT_ASKED = ("superior", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
 
 
 class Gates(Section):
@@ -281,6 +290,7 @@ class Gates(Section):
     non_inferior: tuple[NonInferiority, ...] = ()
     superior: tuple[Superiority, ...] = ()
     per_label_accuracy: float | None = Field(None, gt=0, lt=1)  # that no label may be proven to be below
+    per_slice_accuracy: float | None = Field(None, gt=0, lt=1)  # the same of every value of data.slices
     max_ece: float | None = Field(None, gt=0, lt=1)  # expected calibration error that may not be proven to be exceeded
     min_power: float = Field(0.0, ge=0, lt=1)  # of every non-inferiority gate, foreseen; below it nothing is trained
     disagreement: float = Field(0.1, gt=0, le=1)  # share of examples that one of two answers rightly, as foreseen
@@ -371,6 +381,8 @@ class Recipe(Section):
             )
         if words is not None and self.baselines.head_only is not None:
             raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.gates.per_slice_accuracy is not None and not self.data.slices:
+            raise ValueError("gates.per_slice_accuracy needs data.slices: the columns whose values are slices")
         if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:
             raise ValueError(
                 f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "

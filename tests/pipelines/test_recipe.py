@@ -153,6 +153,9 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
     ("old", "new", "message"),
     [
         ('labels = ["account", "billing"]', 'labels = ["a", "a"]', "data: labels must differ, got ['a', 'a']"),
+        ('path = "tickets.csv"', 'path = "x"\nslices = ["a", "a"]', "data: slices must differ, got ['a', 'a']"),
+        ('path = "tickets.csv"', 'path = "x"\nslices = ["text"]', "columns of few values, not the text's"),
+        ("[gates]", "[gates]\nper_slice_accuracy = 0.5", "gates.per_slice_accuracy needs data.slices"),
         ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
         ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),
         ('text = "{text} it is"', 'text = "{text}{text}"', "must contain {text} exactly once"),
@@ -293,6 +296,7 @@ def test_gates_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None
     assert set(before.gates.model_dump()) == {"confidence", "resamples", "non_inferior", "budgets"}
     silent = FULL.replace("[gates]\n", "[gates]\nmin_power = 0.0\ndisagreement = 0.1\n")
     assert load_recipe(write(silent)).digest == before.digest
+    assert "slices" not in before.data.model_dump()
     asked = load_recipe(write(FULL.replace("[gates]\n", "[gates]\nmin_power = 0.5\n")))
     assert asked.gates.model_dump()["min_power"] == 0.5
     assert asked.gates.model_dump()["disagreement"] == 0.1, "it decides now, so it is said"
