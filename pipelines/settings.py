@@ -5,6 +5,7 @@
     PROMPTMINT_LEDGER         a store that can create a key exclusively     the store
     PROMPTMINT_RECIPES        the recipes that deployments may run          ./recipes
     MLFLOW_TRACKING_URI       where runs and versions are recorded          sqlite:///HOME/mlflow.db
+    PROMPTMINT_TOKENS         who may ask a server: a JSON file             (none: this machine)
     PROMPTMINT_S3_ENDPOINT    an S3 server that is not Amazon's             (Amazon's)
     PROMPTMINT_S3_PATH_STYLE  true: http://HOST/BUCKET, not BUCKET.HOST     false
     PROMPTMINT_S3_CHECKSUMS   when_supported: SHA-256 with every upload     when_required
@@ -63,6 +64,12 @@ def cache_folder() -> Path:
 def tracking_uri() -> str:
     """MLflow's tracking URI."""
     return _value("MLFLOW_TRACKING_URI", f"sqlite:///{home()}/mlflow.db")
+
+
+def tokens_file() -> Path | None:
+    """The file that says who may ask `promptmint serve`, or None: whoever reaches it."""
+    name = _value("PROMPTMINT_TOKENS", "")
+    return Path(name).expanduser() if name else None
 
 
 def s3_settings() -> S3Settings:

@@ -219,7 +219,7 @@ def _shape(layer: AttentionLayer) -> tuple[int, int]:
 
 
 @contextmanager
-def prefixed(
+def _prefixed(
     layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor, present: Tensor | None = None
 ) -> Iterator[None]:
     """Hang a prefix onto the attentions for one forward pass.
@@ -265,21 +265,31 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-        return run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
+        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
     if "keys" in prompt:
-        with prefixed(base.layers, prompt["keys"], prompt["values"]):
+        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return run(base, input_ids=input_ids, attention_mask=mask)
+                return _run(base, input_ids=input_ids, attention_mask=mask)
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
             positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
-            return run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
-    return run(base, input_ids=input_ids, attention_mask=mask)
+            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
+    return _run(base, input_ids=input_ids, attention_mask=mask)
 
 
-def run(base: Base, **inputs: Tensor) -> Tensor:
-    """What the backbone makes of its inputs: its last hidden states, [B, T, d]."""
+def states_behind(base: Base, prefix: Mapping[str, Tensor], **inputs: Any) -> Tensor:
+    """What the backbone makes of its inputs, [B, T, d], each row behind keys and values that may be its own.
+
+    `prefix` is nothing, or `keys` and `values`, and `present` where rows have not all of them: see `_prefixed`.
+    """
+    if not prefix:
+        return _run(base, **inputs)
+    with _prefixed(base.layers, prefix["keys"], prefix["values"], prefix.get("present")):
+        return _run(base, **inputs)
+
+
+def _run(base: Base, **inputs: Any) -> Tensor:
     extra = {"use_cache": False} if base.decoder else {}
-    states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
+    states: Tensor = base.backbone(**{**extra, **inputs}).last_hidden_state
     return states
 
 
