@@ -326,7 +326,7 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
 @torch.no_grad()
 def encoding(base: Base, input_ids: Tensor, mask: Tensor) -> Tensor:
     """What the base itself makes of each text, [B, d]: pooled hidden states, no prompt anywhere. It never changes."""
-    return pooled(run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
+    return pooled(_run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
 
 
 def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:
@@ -340,7 +340,7 @@ def states_at(base: Base, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor
     kept: list[Tensor] = []
     above = _blocks(base)[layer:]
     with running(above, [keeping(kept), *[left_out] * (len(above) - 1)]):
-        run(base, input_ids=input_ids, attention_mask=mask)
+        _run(base, input_ids=input_ids, attention_mask=mask)
     return kept[0]
 
 
@@ -360,7 +360,7 @@ def states_from(base: Base, states: Tensor, mask: Tensor, layer: int, vectors: T
     states, mask = _behind(vectors, states, mask)
     *below, entered = _blocks(base)[: layer + 1]
     with running([*below, entered], [*[left_out] * layer, reading(entered, lambda _: states)]):
-        return run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
+        return _run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
 
 
 def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
@@ -374,7 +374,7 @@ def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: M
         return _behind(generated(prompt, layer, text, mask), text, mask)[0]
 
     with running(blocks, [reading(block, partial(behind_its_own, layer)) for layer, block in enumerate(blocks)]):
-        return run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
+        return _run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
 
 
 def _blocks(base: Base) -> list[nn.Module]:

@@ -52,13 +52,13 @@ def reproduce(
     from pipelines.reproduce import reproduce as again
     from pipelines.store.store import the_store
     from pipelines.training.compute import load_compute
-    from promptmint.client import artifact
+    from promptmint.client import find
     from promptmint.terminal import bar, show_reproduction
 
-    folder, digest = artifact(reference)
+    version = find(reference)
     profile = load_compute(compute) if compute else None
     with bar(Console(stderr=True), "check, train") as on_news:
-        result = again(the_store(), folder, digest, profile, home() / "work", cache_folder(), on_news)
+        result = again(the_store(), version.folder, version.digest, profile, home() / "work", cache_folder(), on_news)
     found = {"reference": reference, "equal": result.equal, **asdict(result)}
     if as_json:
         print_json(found)
