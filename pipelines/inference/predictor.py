@@ -23,6 +23,7 @@ from ..store.store import open_store
 from ..store.trees import load_checked_tree
 from ..tokens.template import encode
 from .forward import Base, class_scores, hidden_states, load_base, padded, pooled
+from .label_words import word_scores
 
 BATCH_ROWS = 64
 
@@ -60,10 +61,16 @@ class Predictor:
         for start in range(0, len(order), BATCH_ROWS):
             chosen = order[start : start + BATCH_ROWS]
             ids, mask = (part.to(self.base.device) for part in padded([rows[index] for index in chosen]))
-            states = hidden_states(self.base, ids, mask, self.prompt.tensors)
-            features = pooled(states, mask, self.prompt.card["head"]["pooling"])
-            logits[torch.tensor(chosen)] = class_scores(self.base, features, self.prompt.head).float().cpu()
+            logits[torch.tensor(chosen)] = self._scores(ids, mask).float().cpu()
         return logits
+
+    def _scores(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, C] of token ids and their mask, each [B, T]."""
+        tensors, head = self.prompt.tensors, self.prompt.head
+        if "word_ids" in head:
+            return word_scores(self.base, ids, mask, tensors, head)
+        states = hidden_states(self.base, ids, mask, tensors)
+        return class_scores(self.base, pooled(states, mask, self.prompt.card["head"]["pooling"]), head)
 
     def replay(self, proof: Proof) -> float:
         """The largest difference of a logit from the proof.

@@ -25,8 +25,11 @@ from pipelines.store.trees import save_tree
 
 Mint = Callable[..., Any]
 WORDS = ("password", "invoice")
-KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in ("bert", "gpt2", "llama") for method in PRESETS]
-KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", WORDS)]
+LONG_WORDS = ("password", "credit card")
+BASES = ("bert", "gpt2", "llama", "t5", "bart")
+KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in BASES for method in PRESETS]
+KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", LONG_WORDS)]
+KINDS += [(base, method, words) for base in BASES[3:] for method in PRESETS for words in (WORDS, LONG_WORDS)]
 
 
 @pytest.fixture

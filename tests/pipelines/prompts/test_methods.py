@@ -21,7 +21,7 @@ from pipelines.recipe import OWN_KEYS, Prompt
 
 @pytest.fixture
 def base(any_folder: Path) -> Base:
-    """Each of the three bases in turn."""
+    """Each of the five bases in turn."""
     return load_base(any_folder)
 
 
