@@ -75,12 +75,13 @@ def test_a_score_is_the_words_log_probability(base: Base, folder: Path, kind: st
     model = auto.from_pretrained(folder, attn_implementation="eager").double().eval()
     prompt, opening = prompt_for(base, kind), OPENING.get(model.config.model_type)
     vectors = prompt.get("embeddings", torch.zeros(0, base.hidden_width, dtype=torch.float64))
-    wanted = torch.tensor([[written_out(model, row, word, opening, vectors) for word in words] for row in ROWS])
+    scores = [[written_out(model, row, word, opening, vectors) for word in words] for row in ROWS]
+    wanted = torch.tensor(scores, dtype=torch.float64)
     found = word_scores(base, *padded(ROWS), prompt, head_for(base, words))
     assert found.dtype == torch.float64 and float(wanted.std()) > 0.1
     if base.seq2seq is None and len(words[0]) == len(words[1]) == 1:  # logits, which the softmax takes as they are
         found, wanted = found.log_softmax(1), wanted.log_softmax(1)
-    assert torch.allclose(found, wanted.double(), rtol=0, atol=TOLERANCE[model.config.model_type])
+    assert torch.allclose(found, wanted, rtol=0, atol=TOLERANCE[model.config.model_type])
 
 
 @pytest.mark.parametrize("kind", ["none", "input", "key-value"])
