@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ def copy_code(target: Path) -> None:
         shutil.copyfile(root / name, target / name)
 
 
+def _columns(prompt: Path) -> list[str]:
+    """What the model in an artifact's folder is asked with: a text, or two."""
+    template = json.loads((prompt / "prompt.json").read_bytes())["template"]["text"]
+    return ["text", "pair"] if "{pair}" in template else ["text"]
+
+
 def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
     """The URI and the id of the packaged model, logged to a run.
 
@@ -43,7 +50,7 @@ def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
 
     copy_code(scratch / "code")
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "text")]),
+        inputs=Schema([ColSpec("string", name) for name in _columns(prompt)]),
         outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
     )
     with mlflow.start_run(run_id=run_id):

@@ -78,7 +78,9 @@ class Data(Section):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must differ, got {list(self.labels)!r}")
         if self.pair == self.text:
-            raise ValueError(f"pair names the column of the second text, text that of the first; both are {self.text!r}")
+            raise ValueError(
+                f"pair names the column of the second text, text that of the first; both are {self.text!r}"
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -225,24 +225,26 @@ def _save_wordpiece(folder: Path) -> int:
     trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(_corpus(), trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     names = {f"{name[1:-1].lower()}_token": name for name in special}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return int(tokenizer.get_vocab_size())
 
 
 def _save_unigram(folder: Path) -> int:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "</s>", "<unk>"]
-    tokenizer = Tokenizer(models.Unigram())
+    words = sorted({f"▁{word}" for text in _corpus() for word in text.split()})
+    letters = sorted({letter for word in words for letter in word} - {*words})
+    pieces = [*((name, 0.0) for name in special), *((word, -1.0) for word in words), *((one, -9.0) for one in letters)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=150, special_tokens=special, unk_token="<unk>", show_progress=False
-    )  # fmt: skip
-    tokenizer.train_from_iterator(_corpus() * 3, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )

@@ -30,6 +30,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoTokenizer,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -60,6 +61,7 @@ class Base:
     decoder: bool
     layers: tuple[AttentionLayer, ...]  # of the backbone
     seq2seq: Any = None  # an encoder-decoder as a whole; its encoder is the backbone
+    separator: int | None = None  # the token that ends a segment, where the base tells the first from the second
 
     @property
     def whole(self) -> Any:
@@ -113,13 +115,21 @@ def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
         part.eval()
         part.requires_grad_(False)
         part.to(device)
-    return Base(backbone, lm_head, decoder, _attention_layers(backbone), seq2seq)
+    return Base(backbone, lm_head, decoder, _attention_layers(backbone), seq2seq, _separator(folder, config))
 
 
 def _is_decoder(config: Any) -> bool:
     """Whether a checkpoint was trained left to right, by the class that it names."""
     names = config.architectures or []
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+def _separator(folder: Path, config: Any) -> int | None:
+    """The token that ends a segment of a base with token types (BERT-like), as its tokenizer says."""
+    if getattr(config, "type_vocab_size", 0) < 2 or not (folder / "tokenizer_config.json").exists():
+        return None
+    separator: int | None = AutoTokenizer.from_pretrained(folder).sep_token_id
+    return separator
 
 
 # Key/value injection: one attention function for every architecture that transformers can dispatch.
@@ -251,21 +261,31 @@ def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
 
     The arguments are those of `hidden_states`.
     """
+    types = _token_types(base, input_ids)
     if "embeddings" in prompt:
         rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[0]
         embedded = base.embeddings(input_ids)
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-        return _run(base, inputs_embeds=embedded, attention_mask=mask), mask
+        types = {name: nn.functional.pad(part, (tokens, 0)) for name, part in types.items()}  # the first segment's
+        return _run(base, inputs_embeds=embedded, attention_mask=mask, **types), mask
     if "keys" in prompt:
         with _prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return _run(base, input_ids=input_ids, attention_mask=mask), mask
+                return _run(base, input_ids=input_ids, attention_mask=mask, **types), mask
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
             positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
             return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions), mask
-    return _run(base, input_ids=input_ids, attention_mask=mask), mask
+    return _run(base, input_ids=input_ids, attention_mask=mask, **types), mask
+
+
+def _token_types(base: Base, input_ids: Tensor) -> dict[str, Tensor]:
+    """Token types [B, T] of a base that has them: 0 up to the first separator, 1 after it; nothing for other bases."""
+    if base.separator is None:
+        return {}
+    ends = (input_ids == base.separator).long()
+    return {"token_type_ids": (ends.cumsum(1) - ends).clamp(max=1)}
 
 
 def _run(base: Base, **inputs: Tensor) -> Tensor:

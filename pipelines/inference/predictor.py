@@ -46,16 +46,21 @@ class Predictor:
     tokenizer: Any
     proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
 
-    def predict(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer per text."""
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
+        """An answer per text, or per text and its pair: the second texts of a prompt that was tuned on two.
+
+        Raises:
+            DataError: the prompt wants second texts and there are none, or the other way round.
+        """
         labels = self.prompt.labels
-        rows = self.logits(texts).softmax(dim=1).tolist()
+        rows = self.logits(texts, pairs).softmax(dim=1).tolist()
         return [_answer(labels, row) for row in rows]
 
     @torch.no_grad()
-    def logits(self, texts: Sequence[str]) -> Tensor:
-        """Class logits [n, C] in float32, computed longest text first so that little is padded."""
-        rows = [row.input_ids for row in encode(self.tokenizer, Template(**self.prompt.card["template"]), texts)]
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
+        """Class logits [n, C] in float32, computed longest row first so that little is padded."""
+        template = Template(**self.prompt.card["template"])
+        rows = [row.input_ids for row in encode(self.tokenizer, template, texts, pairs)]
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         logits = torch.empty(len(rows), len(self.prompt.labels))
         for start in range(0, len(order), BATCH_ROWS):
@@ -78,7 +83,7 @@ class Predictor:
         Raises:
             ArtifactError: it is larger than the proof tolerates; this machine does not answer as the mint did.
         """
-        difference = float((self.logits(proof.texts) - proof.logits).abs().max())
+        difference = float((self.logits(proof.texts, proof.pairs) - proof.logits).abs().max())
         if not difference <= proof.tolerance:
             raise ArtifactError(
                 f"The proof failed: a logit differs by {difference:.2e}, more than {proof.tolerance:.0e}, from what "

@@ -71,8 +71,9 @@ def _proof(tuned: Tuned, base_folder: Path, template: Template, digest: str) -> 
     vocabulary = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha())
     rng = np.random.default_rng(int(digest[:16], 16))
     texts = [" ".join(rng.choice(vocabulary, length)) for length in PROOF_LENGTHS]
-    rows = [encoded.input_ids for encoded in encode(tokenizer, template, texts)]
-    return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE)
+    pairs = texts[::-1] if template.of_pairs else None
+    rows = [encoded.input_ids for encoded in encode(tokenizer, template, texts, pairs)]
+    return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE, pairs)
 
 
 def _one_by_one(tuned: Tuned, rows: list[list[int]]) -> Tensor:

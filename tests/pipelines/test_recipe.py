@@ -102,7 +102,11 @@ def test_baselines_are_those_that_are_asked_for(write: Any) -> None:
 UNKNOWN = [
     ("", "sed = 1", "sed: unknown key. Known here: 'base', 'baselines', 'data'"),
     ("[base]", 'commit = "x"', "base.commit: unknown key. Known here: 'files', 'name', 'sources'."),
-    ("[data]", 'txt = "x"', "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'path'"),
+    (
+        "[data]",
+        'txt = "x"',
+        "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'pair', 'path'",
+    ),
     ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
     ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
     (

@@ -162,6 +162,9 @@ def test_a_start_that_a_method_has_not_is_refused(base: Base, method: str, init:
 @pytest.mark.parametrize("method", PRESETS)
 def test_a_prompt_as_long_as_the_context_is_refused(base: Base, method: str) -> None:
     assert started(base, method=method, tokens=63)
+    if base.backbone.config.model_type == "t5":  # reads any number of positions
+        assert started(base, method=method, tokens=64)
+        return
     with pytest.raises(RecipeError, match=r"prompt.tokens = 64 leaves no room for text: the base reads 64 positions"):
         started(base, method=method, tokens=64)
 
