@@ -78,9 +78,7 @@ class Data(Section):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must differ, got {list(self.labels)!r}")
         if self.pair == self.text:
-            raise ValueError(
-                f"pair names the column of the second text, text that of the first; both are {self.text!r}"
-            )
+            raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
         return self
 
     @model_serializer(mode="wrap")
@@ -91,8 +89,8 @@ class Data(Section):
 class Template(Section):
     """`[template]`: how an example becomes the text the base reads.
 
-    Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts between
-    two segments, and without it both are one running text.
+    Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts
+    between two segments, and without it both are one running text.
     """
 
     text: str = "{text}"

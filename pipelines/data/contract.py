@@ -23,7 +23,8 @@ class Checked:
     """Every row that was read, on one of two sides.
 
     Attributes:
-        accepted: columns text, pair (where the recipe names one), label, split (None where the data name no side), source_file, source_row.
+        accepted: columns text, pair (where the recipe names one), label, split (None where the data name no side),
+            source_file, source_row.
         quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
             source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
         reasons: how many rows have each kind of fault, the most frequent first.
