@@ -14,6 +14,7 @@ from pipelines.recipe import load_recipe
 from pipelines.runs import finish, finished, new_record, run_key
 from pipelines.store.store import the_store
 from pipelines.training.compute import load_compute
+from pipelines.training.leaderboard import chosen
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
 from tasks.gating import judge
@@ -22,7 +23,7 @@ from tasks.registering import complete_artifact, project_aliases, promote_versio
 from tasks.reporting import publish
 from tasks.scoring import score, score_champion
 from tasks.tokens import tokenize
-from tasks.training import train
+from tasks.training import sweep, train
 
 
 @flow(name="retrain", flow_run_name="{recipe}", persist_result=False)
@@ -61,6 +62,10 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
 
     with _timed(seconds, "tokenize"):
         shards = tokenize(settings, base, report)
+    if settings.sweep:
+        with _timed(seconds, "sweep"):
+            record["leaderboard"] = sweep(settings, base, shards, load_compute(compute))
+        settings = chosen(settings, record["leaderboard"])
     with _timed(seconds, "train"):
         trained = train(settings, base, shards, load_compute(compute))
     with _timed(seconds, "score"):

@@ -7,8 +7,9 @@ see `training/compute.py`.
 
 from __future__ import annotations
 
+import itertools
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     model_serializer,
     model_validator,
@@ -27,6 +29,7 @@ from .digests import digest_json
 from .errors import RecipeError, listed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
@@ -284,6 +287,28 @@ class Gates(Section):
         return {key: value for key, value in dump(self).items() if key not in absent}
 
 
+Grid = dict[str, Any]  # a value, or a list of the values to try, for each key
+
+
+class Sweep(Section):
+    """`[sweep]`: settings to choose from by the validation split, before the test split has its say.
+
+    Each method has grids of its keys, the prompt's of `seed` too; every combination is tuned on the training split.
+    """
+
+    prompt: tuple[Grid, ...] = ()
+    lora: tuple[Grid, ...] = ()
+    full: tuple[Grid, ...] = ()
+    head_only: tuple[Grid, ...] = ()
+
+    def combinations(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every method's name with each of its combinations, `{key: value}`."""
+        for method in type(self).model_fields:
+            for grid in getattr(self, method):
+                choices = [value if isinstance(value, list) else [value] for value in grid.values()]
+                yield from ((method, dict(zip(grid, values, strict=True))) for values in itertools.product(*choices))
+
+
 class Promotion(Section):
     """`[promotion]`: what happens to a prompt that passed."""
 
@@ -295,7 +320,7 @@ class Recipe(Section):
 
     name: Name
     description: str = ""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     base: BasePin
     data: Data
     template: Template = Template()
@@ -305,6 +330,7 @@ class Recipe(Section):
     baselines: Baselines = Baselines()
     gates: Gates = Gates()
     promotion: Promotion = Promotion()
+    sweep: Sweep | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -343,6 +369,47 @@ class Recipe(Section):
             if gate.to not in compared:
                 raise ValueError(f"a gate compares with {gate.to!r}, but there is no [baselines.{gate.to}]")
         return self
+
+    @model_validator(mode="after")
+    def _sweep_is_possible(self) -> Recipe:
+        if self.sweep and self.data.split is None and not self.data.validation_fraction:
+            raise ValueError("a sweep chooses by the validation split: set data.validation_fraction above 0")
+        for method, change in self.sweep.combinations() if self.sweep else ():
+            changed(self, method, change)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "sweep" or value is not None}
+
+
+def changed(recipe: Recipe, method: str, change: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings of one method changed, and with another `seed` where the change names one.
+
+    Where the prompt's own method changes, the keys that only the old one has are left out.
+
+    Raises:
+        ValueError: the changed settings are not valid, or the recipe has no such baseline.
+    """
+    settings = recipe.prompt if method == "prompt" else getattr(recipe.baselines, method)
+    if settings is None:
+        raise ValueError(f"sweep.{method} needs [baselines.{method}]")
+    if method != "prompt" and "seed" in change:
+        raise ValueError(f"sweep.{method}: the seed is the prompt's to choose; every method of the recipe has the same")
+    new = {key: value for key, value in change.items() if key != "seed"}
+    kept = settings.model_dump(exclude_unset=True)
+    if "method" in new:
+        kept = {key: value for key, value in kept.items() if not any(key in keys for keys in OWN_KEYS.values())}
+    try:
+        settled = type(settings).model_validate({**kept, **new})
+        seed = TypeAdapter(Seed).validate_python(change.get("seed", recipe.seed))
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"sweep.{method}: {dict(change)!r} is not possible: {problem}") from None
+    part = {"prompt": settled} if method == "prompt" else {
+        "baselines": recipe.baselines.model_copy(update={method: settled})
+    }  # fmt: skip
+    return recipe.model_copy(update={"seed": seed, **part})
 
 
 def load_recipe(path: str | Path) -> Recipe:

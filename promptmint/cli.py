@@ -34,7 +34,7 @@ INTERRUPTED = "Interrupted. What was finished is in the store; the same command 
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "leaderboard", "artifact", "aliases",
 )  # fmt: skip
 
 

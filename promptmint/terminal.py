@@ -47,8 +47,10 @@ def progress(console: Console) -> Iterator[None]:
 
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
-    from pipelines.evaluation.report import COLUMNS, gate_rows, power_lines, summary_rows
+    from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
 
+    if rows := leaderboard_rows(record.get("leaderboard") or []):
+        console.print(_table(f"{record['recipe']}: settings, chosen by the validation split", SWEPT, rows))
     if rows := summary_rows(record):
         console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
     if gates := gate_rows(record):

@@ -10,7 +10,7 @@ import html
 import io
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
@@ -23,6 +23,7 @@ Record = Mapping[str, Any]
 
 COMPARED = ("Gate", "Points", "Only the prompt right", "Only the other right", "McNemar's exact p")
 COLUMNS = ("Method", "Accuracy %", "Low", "High", "Trained parameters", "Artifact bytes", "Seconds")
+SWEPT = ("Method", "Settings", "Validation accuracy %", "Loss", "Trained parameters", "Seconds", "Chosen")
 METHODS = {
     "prompt": "Soft prompt",
     "champion": "Champion",
@@ -43,6 +44,20 @@ def summary_rows(record: Record) -> list[list[str]]:
             percents = [_percent(scores.get(column)) for column in ("accuracy", "low", "high")]
             counts = [_count(scores.get(column)) for column in ("trainable_params", "artifact_bytes")]
             rows.append([name, *percents, *counts, _seconds(scores.get("train_seconds"))])
+    return rows
+
+
+def leaderboard_rows(leaderboard: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row per combination of a sweep, as text under `SWEPT`, in the leaderboard's order."""
+    rows = []
+    for row in leaderboard:
+        settings = ", ".join(f"{key} {value}" for key, value in row["change"].items())
+        if "diverged_at" in row:
+            measured = [f"diverged at step {row['diverged_at']}", "-", "-", "-"]
+        else:
+            measured = [_percent(row["validation_accuracy"]), f"{row['validation_loss']:.3f}",
+                        _count(row["trainable_params"]), _seconds(row["seconds"])]  # fmt: skip
+        rows.append([METHODS[row["method"]], settings, *measured, "yes" if row["chosen"] else ""])
     return rows
 
 
@@ -81,6 +96,8 @@ def markdown(record: Record) -> str:
         lines += ["## Accuracy on the test split", "", *_table(COLUMNS, rows, right=len(COLUMNS) - 1), ""]
     else:
         lines += ["Nothing was scored.", ""]
+    if rows := leaderboard_rows(record.get("leaderboard") or []):
+        lines += ["## Sweep: chosen by the validation split", "", *_table(SWEPT, rows), ""]
     if rows := gate_rows(record):
         lines += ["## Gates", "", *_table(("Gate", "Verdict", "Why"), rows), ""]
     if rows := comparison_rows(record):

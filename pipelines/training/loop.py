@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.errors import TrainingError
+from pipelines.errors import DivergedError
 from pipelines.recipe import Method, Optimisation
 from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
 from pipelines.training.checkpoint import Keeper
@@ -65,7 +65,7 @@ def train(
         keeper: of this training's checkpoints; none: nothing is kept, and nothing is gone on with.
 
     Raises:
-        TrainingError: the loss is no longer a number.
+        DivergedError: the loss is no longer a number.
         KeyboardInterrupt: the keeper was asked to stop, and has kept a checkpoint.
     """
     start = reported = time.perf_counter()
@@ -180,9 +180,10 @@ def _check_number(name: str, value: float, step: int, method: Method, keeper: Ke
     if not math.isfinite(value):
         newest = keeper.newest()
         kept = f"The last good checkpoint is {str(newest)!r}." if newest else "There is no checkpoint."
-        raise TrainingError(
+        raise DivergedError(
             f"The {name} became {value!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
-            f"or set training.precision = 'fp32'. {kept}"
+            f"or set training.precision = 'fp32'. {kept}",
+            step,
         )
 
 

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
-from pipelines.errors import BaseModelError, PromptmintError, TrainingError
+from pipelines.errors import BaseModelError, DivergedError, PromptmintError, TrainingError
 from pipelines.inference.forward import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.initialisation import start_ids
@@ -81,10 +81,16 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder))
     rows, validation = read_rows(job.train), read_rows(job.validation)
     keeper = Keeper(job.checkpoints, checkpoint_s)
-    with stopping(keeper):
-        went = train(
-            tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news), keeper
-        )
+    try:
+        with stopping(keeper):
+            went = train(
+                tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news), keeper
+            )
+    except DivergedError as error:
+        if not job.may_diverge:
+            raise
+        _publish_divergence(out, job.name, error.step)
+        return
     if _rank() != 0:
         return
     with _published(out, job.name) as folder:
@@ -94,6 +100,12 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s
         else:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuned.trained()}, folder / WEIGHTS)
         (folder / "result.json").write_bytes(canonical_json(result))
+
+
+def _publish_divergence(out: Path, name: str, step: int) -> None:
+    if _rank() == 0:
+        with _published(out, name) as folder:
+            (folder / "result.json").write_bytes(canonical_json({"diverged_at": step, "seconds": 0.0}))
 
 
 def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
