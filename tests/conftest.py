@@ -167,7 +167,11 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
     """Mints a prompt on a base at its start: `mint_on(base_folder, method="p-tuning-v2", words=None, **settings)`."""
 
     def mint_on(
-        base_folder: Path, method: str = "p-tuning-v2", words: tuple[str, str] | None = None, **more: Any
+        base_folder: Path,
+        method: str = "p-tuning-v2",
+        words: tuple[str, str] | None = None,
+        template: str = "{text}",
+        **more: Any,
     ) -> Minted:
         from transformers import AutoTokenizer
 
@@ -191,7 +195,7 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
             "base": {"name": base_folder.name, "digest": digest_files(files), "files": files},
             "data": {"train": "0" * 64, "validation": "1" * 64},
             "recipe": {"name": "tickets", "digest": "2" * 64},
-            "template": {"text": "{text}", "max_tokens": 32},
+            "template": {"text": template, "max_tokens": 32},
         }
         job = TrainJob(
             name="prompt", kind="prompt", settings=settings.model_dump(mode="json"), shared=Optimisation(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from mlflow_config import names, registry
@@ -48,6 +50,17 @@ def test_what_is_registered_can_be_found_again(artifact: Path, record: dict[str,
     assert [point.step for point in sorted(curve, key=lambda point: point.step)] == list(range(1, 251))
     assert list((mlflow_home / "mlartifacts").rglob("report.md"))
     assert not list((mlflow_home / "mlartifacts").rglob("*.pkl"))
+
+
+@pytest.mark.parametrize(("template", "columns"), [("{text}", ["text"]), ("{text}{sep}{pair}", ["text", "pair"])])
+def test_the_packaged_model_says_what_it_is_asked_with(
+    artifact: Path, record: dict[str, Any], template: str, columns: list[str]
+) -> None:
+    (artifact / "prompt.json").write_text(json.dumps({"template": {"text": template}}))
+    register(artifact, record)
+    with connected() as client:
+        info = mlflow.models.get_model_info(client.get_model_version("tickets", "1").source)
+    assert info.signature.inputs.input_names() == columns
 
 
 def test_a_registration_that_broke_off_is_done_anew(

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, WhisperConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    WhisperConfig,
+)
 
 from pipelines.inference import forward
 from pipelines.inference.forward import Base, class_scores, hidden_states, load_base, padded, pooled, read_once
@@ -124,6 +132,26 @@ def test_an_input_prompt_is_vectors_before_the_token_embeddings(base: Base, any_
     seen = torch.cat([torch.ones(len(ROWS), P, dtype=torch.long), mask], dim=1)
     wanted = model(inputs_embeds=vectors, attention_mask=seen).last_hidden_state[:, P:]
     assert close(base, hidden_states(base, ids, mask, prompt)[mask == 1], wanted[mask == 1])
+
+
+@pytest.mark.parametrize("kind", ["none", "input"])
+@torch.no_grad()
+def test_a_second_segment_has_the_token_types_of_its_tokenizer(
+    kind: str, doubled: Callable[[Path], Base], bert_folder: Path
+) -> None:
+    base, model, prompt = doubled(bert_folder), reference(bert_folder), {}
+    row = AutoTokenizer.from_pretrained(bert_folder)("my invoice again", "please help", return_tensors="pt")
+    ids, types = row["input_ids"], row["token_type_ids"]
+    assert set(types[0].tolist()) == {0, 1}
+    vectors = model.get_input_embeddings()(ids)
+    if kind == "input":
+        prompt = prompt_for(base, kind)
+        vectors = torch.cat([prompt["embeddings"][None], vectors], dim=1)
+        types = torch.nn.functional.pad(types, (P, 0))
+    wanted = model(inputs_embeds=vectors, token_type_ids=types).last_hidden_state[0, -ids.shape[1] :]
+    other = padded([ids[0].tolist(), [5] * 20])  # padding comes after the last separator
+    assert close(base, hidden_states(base, *other, prompt)[0, : ids.shape[1]], wanted)
+    assert not close(base, model(inputs_embeds=vectors).last_hidden_state[0, -ids.shape[1] :], wanted)
 
 
 def with_cache(model: Any, ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Any:
