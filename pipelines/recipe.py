@@ -106,7 +106,8 @@ class Template(Section):
         if self.text.count("{pair}") > 1:
             raise ValueError(f"the template may contain {{pair}} once, got {self.text!r}")
         segments = self.text.split("{sep}")
-        if len(segments) > 2 or (len(segments) == 2 and ("{pair}" in segments[0]) == ("{text}" in segments[0])):
+        each_has_one = all(("{text}" in segment) != ("{pair}" in segment) for segment in segments)
+        if len(segments) > 2 or (len(segments) == 2 and not each_has_one):
             raise ValueError(f"{{sep}} may stand once, between {{text}} and {{pair}}, got {self.text!r}")
         return self
 

@@ -140,7 +140,8 @@ def test_a_second_segment_has_the_token_types_of_its_tokenizer(
     kind: str, doubled: Callable[[Path], Base], bert_folder: Path
 ) -> None:
     base, model, prompt = doubled(bert_folder), reference(bert_folder), {}
-    row = AutoTokenizer.from_pretrained(bert_folder)("my invoice again", "please help", return_tensors="pt")
+    tokenizer = AutoTokenizer.from_pretrained(bert_folder)
+    row = tokenizer("my invoice again", "please help", return_tensors="pt", return_token_type_ids=True)
     ids, types = row["input_ids"], row["token_type_ids"]
     assert set(types[0].tolist()) == {0, 1}
     vectors = model.get_input_embeddings()(ids)

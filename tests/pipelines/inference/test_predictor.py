@@ -73,8 +73,9 @@ def test_it_answers_pairs(
     firsts, seconds = ([ticket.text for ticket in tickets(5, seed)] for seed in (9, 4))
     loaded = load_predictor(minted.folder, base_folder, minted.digest)
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    both = [(text, pair) if "{sep}" in template else (f"{text} and {pair}",) for text, pair in zip(firsts, seconds)]
-    rows = [tokenizer(*texts)["input_ids"] for texts in both]
+    both = zip(firsts, seconds, strict=True)
+    written = both if "{sep}" in template else [(f"{text} and {pair}",) for text, pair in both]
+    rows = [tokenizer(*texts)["input_ids"] for texts in written]
     fits = [len(row) <= 32 for row in rows]
     with torch.no_grad():
         wanted = torch.cat([minted.tuned(*padded([row])) for row in rows])

@@ -121,10 +121,7 @@ def test_a_text_that_looks_like_a_place_is_text(encoder):
 @given(sizes=st.tuples(st.integers(1, 30), st.integers(1, 30)), limit=st.integers(5, 60))
 def test_of_a_pair_the_longer_text_is_cut_first(encoder, sizes, limit):
     """Both keep their beginnings; as many as they can, as evenly as they can, the first having the odd one."""
-    words = (
-        encoder("card", add_special_tokens=False)["input_ids"],
-        encoder("work", add_special_tokens=False)["input_ids"],
-    )
+    words = encoder(["card", "work"], add_special_tokens=False)["input_ids"]
     assert [len(word) for word in words] == [1, 1]
     template = Template(text="{text}{sep}{pair}", max_tokens=limit)
     (one,) = encode(encoder, template, ["card " * sizes[0]], ["work " * sizes[1]])
