@@ -80,4 +80,5 @@ def _decoder_start(base: Base) -> int:
 def _before_text(tokenizer: Any) -> list[int]:
     """The special tokens that a tokenizer puts before every text."""
     read = tokenizer("a", return_special_tokens_mask=True)
-    return read["input_ids"][: read["special_tokens_mask"].index(0)]
+    special: list[int] = read["input_ids"][: read["special_tokens_mask"].index(0)]
+    return special
