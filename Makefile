@@ -39,6 +39,7 @@ fmt: $(READY)  ## put the code in order
 
 bench: $(READY)  ## the benchmarks' tables, from the results kept with them
 	$(BIN)/python benchmarks/recipe_search/run.py report
+	$(BIN)/python benchmarks/promotion_race/run.py --report
 	$(BIN)/python benchmarks/quality/run.py --report
 
 docs: $(READY)  ## hold the documentation to the code: links, commands, keys, defaults

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.recipe import load_recipe
 from pipelines.runs import finish, finished, new_record, run_key
@@ -70,18 +71,24 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
         trained = train(settings, base, shards, load_compute(compute))
     with _timed(seconds, "score"):
         scores = score(settings, base, shards, trained, load_compute(compute))
-        if champion := score_champion(settings, report["split_trees"]["test"], load_compute(compute)):
-            scores["champion"] = champion
+        reigning = score_champion(settings, report["split_trees"]["test"], load_compute(compute))
+        if reigning.scores:
+            scores["champion"] = reigning.scores
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained)
+        verdict = judge(settings, scores, trained, reigning.why_not)
 
     record["scores"] |= verdict.pop("scores")
     record |= verdict | {"trained": trained, "prompt_digest": trained["prompt"]["prompt_digest"]}
     with _timed(seconds, "register"):
-        record["artifact"] = complete_artifact(trained["prompt"]["tree"], base, record)
+        record["artifact"] = complete_artifact(trained["prompt"]["tree"], settings, base, record)
         record["version"] = register(record)
         if settings.promotion.policy == "automatic" and record["verdict"] == "passed":
-            promote_version(settings.name, record["version"], "promptmint", record["reason"])
+            try:
+                promote_version(
+                    settings.name, record["version"], "promptmint", record["reason"], expected=reigning.sequence
+                )
+            except LedgerConflict as lost:  # another champion than the one it was compared with: a person decides
+                record["not_promoted"] = str(lost)
         record["aliases"] = project_aliases(settings.name)
     return _end(record, seconds)
 

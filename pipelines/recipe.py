@@ -142,6 +142,11 @@ class Method(Section):
     head_rate: Rate | None = None  # of a linear head; None: the same rate
     epochs: int | None = Field(None, ge=1)
 
+    def rate_of(self, parameter: str) -> float:
+        """The learning rate of a parameter, by the name it is trained under."""
+        own = self.head_rate if parameter.startswith("head.") else None
+        return own or self.rate
+
 
 OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the keys of all of them
     "prompt-tuning": (),
@@ -150,6 +155,10 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
     "prefix-tuning": ("hidden",),
     "residual": ("bottleneck",),
     "superpos": ("basis",),
+    "late": ("layer",),
+    "lopa": ("hidden", "rank"),
+    "dept": ("rank", "positions", "offset_rate"),
+    "iapt": ("rank",),
 }
 
 
@@ -159,21 +168,38 @@ class Prompt(Method):
     A key of another method is refused, and is left out of the digest and of the artifact.
     """
 
-    method: Literal["prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning", "residual", "superpos"]
+    method: Literal[
+        "prompt-tuning",
+        "p-tuning",
+        "p-tuning-v2",
+        "prefix-tuning",
+        "residual",
+        "superpos",
+        "late",
+        "lopa",
+        "dept",
+        "iapt",
+    ]
     tokens: int = Field(ge=1)
-    init: Literal["random", "vocabulary", "labels", "text", "prior"] = "random"
+    init: Literal["random", "vocabulary", "labels", "text", "prior", "inputs"] = "random"
     init_text: str | None = None  # init = "text": repeated or cut to as many tokens as the prompt has
-    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start; where an encoder reads it, 1.0
+    init_scale: float = Field(
+        0.02, gt=0
+    )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
-    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer
+    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
     basis: int = Field(128, ge=1)  # token embeddings that every vector of the prompt is a superposition of
+    layer: int | None = Field(None, ge=1)  # the first that reads the prompt, counted from 0
+    rank: int = Field(8, ge=1)  # of an instance gate, of the text's offsets, or of a generator's summary
+    positions: int = Field(128, ge=1)  # of the text that get an offset, from its start
+    offset_rate: Rate | None = None  # of the offsets; None: the same rate
 
     @model_validator(mode="before")
     @classmethod
     def _encoders_read_wide_tables(cls, given: Any) -> Any:
-        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning")
+        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning", "iapt")
         return {"init_scale": 1.0, **given} if wide else given
 
     @model_validator(mode="after")
@@ -183,12 +209,19 @@ class Prompt(Method):
             raise ValueError(f"{self.method} has no key {listed(strange)}; beside the keys of every method {own}")
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("init_text belongs to init = 'text', and that start needs it")
+        if self.method == "late" and self.layer is None:
+            raise ValueError("late needs the key 'layer': how many layers of the base run before the prompt enters")
         return self
 
     @model_serializer(mode="wrap")
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         absent = self._of_other_methods() | ({"init_text"} if self.init_text is None else set())
         return {key: value for key, value in dump(self).items() if key not in absent}
+
+    def rate_of(self, parameter: str) -> float:
+        """The learning rate of a parameter, by the name it is trained under."""
+        own = self.offset_rate if ".offsets_" in parameter else None
+        return own or super().rate_of(parameter)
 
     def _of_other_methods(self) -> set[str]:
         return {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[self.method])
@@ -365,6 +398,11 @@ class Recipe(Section):
             )
         if words is not None and self.baselines.head_only is not None:
             raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:
+            raise ValueError(
+                f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
+                f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
+            )
         compared = {name for name, _ in self.baselines.named()} | {"champion"}
         for gate in self.gates.comparisons:
             if gate.to not in compared:

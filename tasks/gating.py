@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import task
 
+from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.evaluation.gates import judge as judge_gates
 from pipelines.evaluation.metrics import summary
 from pipelines.evaluation.scores import load_scores
@@ -15,11 +16,21 @@ from pipelines.store.store import the_store
 
 
 @task
-def judge(recipe: Recipe, scores: Mapping[str, str], trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """`{verdict, reason, gates, scores}`: the decision, and the table that it rests on."""
+def judge(
+    recipe: Recipe,
+    scores: Mapping[str, str],
+    trained: Mapping[str, Mapping[str, Any]],
+    no_champion: str = NO_CHAMPION,
+) -> dict[str, Any]:
+    """`{verdict, reason, gates, scores}`: the decision, and the table that it rests on.
+
+    `no_champion` says why `scores` has no champion's, where it has none.
+    """
     store = the_store()
     loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
-    verdict = judge_gates(recipe.gates, loaded, trained["prompt"], recipe.seed, recipe.data.labels).to_json()
+    verdict = judge_gates(
+        recipe.gates, loaded, trained["prompt"], recipe.seed, recipe.data.labels, no_champion
+    ).to_json()
     table = {
         method: {
             **summary(each),

@@ -26,6 +26,11 @@ from .forward import Base, class_scores, hidden_states, pooled, read
 Says = Callable[[Sequence[int]], Tensor]  # from n tokens said so far, logits [B, n + 1, vocabulary] of what is next
 
 
+def must_be_read(base: Base, head: Mapping[str, Tensor]) -> bool:
+    """Whether a head's label words have to be read by the base, so that features alone do not score them."""
+    return "word_ids" in head and (base.seq2seq is not None or head["word_ids"].dim() > 1)
+
+
 def word_scores(
     base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor], head: Mapping[str, Tensor]
 ) -> Tensor:
@@ -46,7 +51,7 @@ def word_scores(
         ValueError: the base has no language-model head.
     """
     words = head["word_ids"]
-    if base.seq2seq is None and words.dim() == 1:
+    if not must_be_read(base, head):
         return class_scores(base, pooled(hidden_states(base, input_ids, mask, prompt), mask, "last"), head)
     if base.seq2seq is None:
         says: Says = partial(_says_after_text, base, input_ids, mask, prompt)

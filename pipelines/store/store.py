@@ -12,6 +12,8 @@ Keys under `probe/` live for a moment only: see s3.py.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,15 @@ from ..settings import ledger_uri, store_uri
 
 # No segment begins with a dot: that rules out `..`, and leaves such names to files that are still being written.
 _KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*(/[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*)*")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something in a store: its key, its size, and when it was written last."""
+
+    key: str
+    size_bytes: int
+    written: datetime  # in UTC, by the store's own clock
 
 
 class Store(Protocol):
@@ -61,6 +72,10 @@ class Store(Protocol):
 
     def keys(self, prefix: str) -> list[str]:
         """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
+        ...
+
+    def items(self, prefix: str) -> list[Item]:
+        """The same as `keys`, with sizes and times."""
         ...
 
     def delete(self, key: str) -> None:

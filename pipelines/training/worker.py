@@ -37,7 +37,8 @@ from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
-from pipelines.training.shards import read_rows
+from pipelines.training.shards import Rows, read_rows
+from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
 
 FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the launcher to raise again
@@ -78,8 +79,8 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s: float) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder))
     rows, validation = read_rows(job.train), read_rows(job.validation)
+    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
     keeper = Keeper(job.checkpoints, checkpoint_s)
     try:
         with stopping(keeper):
@@ -94,7 +95,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s
     if _rank() != 0:
         return
     with _published(out, job.name) as folder:
-        result = {**asdict(went), "trainable_params": tuned.trainable_params()}
+        result = {**asdict(went), "trainable_params": tuned.trainable_params(), "machine": machine(tuned)}
         if isinstance(settings, Prompt):
             result["prompt_digest"] = mint(folder, tuned, settings, base_folder, job)
         else:
@@ -148,10 +149,12 @@ def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, se
     return word_head(base, AutoTokenizer.from_pretrained(base_folder), head.words)
 
 
-def _start_ids(job: TrainJob, settings: Any, base_folder: Path) -> list[int]:
+def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> list[int]:
     """The text that a soft prompt starts from as token ids; none where it starts from no text."""
     if not isinstance(settings, Prompt):
         return []
+    if settings.init == "inputs":
+        return [token for text in rows.tokens for token in text]
     return start_ids(AutoTokenizer.from_pretrained(base_folder), settings, job.head.words or job.labels)
 
 

@@ -194,7 +194,15 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
     assert "Cannot read the recipe" in refused(tmp_path)
 
 
-OTHER_METHODS = [(method, key) for method in OWN_KEYS for key in ("encoder", "hidden", "bottleneck", "basis")]
+OTHER_METHODS = [
+    (method, key) for method in OWN_KEYS for key in ("encoder", "hidden", "bottleneck", "basis", "rank", "positions")
+]
+
+
+def least(method: str, **more: object) -> Prompt:
+    """The least that a prompt of a method can say."""
+    layer = {"layer": 1} if method == "late" else {}
+    return Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1, **layer, **more})
 
 
 @pytest.mark.parametrize(("method", "key"), OTHER_METHODS)
@@ -211,10 +219,30 @@ def test_a_key_belongs_to_the_methods_that_read_it(write: Any, method: str, key:
 
 
 def test_an_encoders_table_starts_wide_unless_told_otherwise() -> None:
-    given = {"tokens": 4, "rate": 0.1}
-    scales = {method: Prompt.model_validate({"method": method, **given}).init_scale for method in OWN_KEYS}
-    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning") else 0.02 for method in OWN_KEYS}
-    assert Prompt.model_validate({"method": "p-tuning", "init_scale": 0.5, **given}).init_scale == 0.5
+    scales = {method: least(method).init_scale for method in OWN_KEYS}
+    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning", "iapt") else 0.02 for method in OWN_KEYS}
+    assert least("p-tuning", init_scale=0.5).init_scale == 0.5
+
+
+def test_a_late_prompt_says_how_late(write: Any) -> None:
+    late = MINIMAL.replace('method = "p-tuning-v2"', 'method = "late"')
+    assert "late needs the key 'layer': how many layers of the base run before" in refused(write(late))
+    assert load_recipe(write(late + "layer = 6")).prompt.layer == 6
+
+
+def test_no_position_that_no_text_has_gets_an_offset(write: Any) -> None:
+    dept = MINIMAL.replace('method = "p-tuning-v2"', 'method = "dept"') + "[template]\nmax_tokens = 100"
+    message = "prompt.positions = 128 is more than template.max_tokens = 100"
+    assert message in refused(write(dept))
+    assert load_recipe(write(dept.replace("[template]", "positions = 100\n[template]"))).prompt.positions == 100
+    assert load_recipe(write(dept.replace("dept", "lopa"))).template.max_tokens == 100
+
+
+def test_every_part_of_a_method_has_its_rate() -> None:
+    settings = least("dept", head_rate=0.2, offset_rate=0.3)
+    names = ("prompt.embeddings", "head.weight", "prompt.offsets_a", "prompt.inner.offsets_b")
+    assert [settings.rate_of(name) for name in names] == [0.1, 0.2, 0.3, 0.3]
+    assert [least("dept").rate_of(name) for name in names] == [0.1] * 4
 
 
 @pytest.mark.parametrize("line", ['init_text = "x"', 'init = "text"', 'init = "labels"\ninit_text = "x"'])
@@ -253,7 +281,7 @@ def test_a_template_of_pairs_is_read_whole(write: Any, text: str, message: str) 
 
 @pytest.mark.parametrize("method", OWN_KEYS)
 def test_a_prompt_says_all_that_its_method_reads_and_nothing_else(method: str) -> None:
-    prompt = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1})
+    prompt = least(method)
     everything = set(Prompt.model_fields) - {"init_text"}
     others = {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[method])
     assert set(prompt.model_dump(mode="json")) == everything - others
