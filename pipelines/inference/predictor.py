@@ -56,9 +56,7 @@ class Predictor:
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Class logits [n, C] in float32."""
         if pairs is not None and len(pairs) != len(texts):
-            raise DataError(
-                f"There are {len(texts)} first and {len(pairs)} second texts. Give one of each per example."
-            )
+            raise DataError(f"There are {len(texts)} texts and {len(pairs)} second ones. Give one of each per example.")
         asked: Sequence[Text] = texts if pairs is None else list(zip(texts, pairs, strict=True))
         rows = logits(self.base, self.tokenizer, [(self.prompt, text) for text in asked])
         return torch.stack(rows) if rows else torch.empty(0, len(self.prompt.labels))

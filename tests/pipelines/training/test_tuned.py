@@ -39,7 +39,14 @@ def base(any_folder: Path) -> Base:
     return load_base(any_folder)
 
 
+def methods_on(base: Base) -> set[str]:
+    """T5's layers give more than hidden states, so that nothing enters between them."""
+    return METHODS.keys() - ({"late", "iapt"} if base.backbone.config.model_type == "t5" else set())
+
+
 def tuned_by(base: Base, method: str, classes: int = 3) -> Tuned:
+    if method not in methods_on(base):
+        pytest.skip("refused, as test_methods.py shows")
     return tune(base, METHODS[method], linear_head(base, classes, seed=0), seed=0)
 
 
@@ -51,7 +58,7 @@ def test_every_trained_tensor_gets_a_gradient(base: Base, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bart"])
-@pytest.mark.parametrize("method", METHODS.keys() - {"head_only"})
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"head_only"}))
 def test_every_trained_tensor_gets_a_gradient_from_label_words(
     name: str, method: str, request: pytest.FixtureRequest
 ) -> None:
@@ -59,6 +66,8 @@ def test_every_trained_tensor_gets_a_gradient_from_label_words(
     head = {"word_ids": torch.tensor([[7, 9], [8, -1], [11, 12]])}
     if base.seq2seq is not None:
         head["opening"] = torch.tensor([0])
+    if method not in methods_on(base):
+        pytest.skip("refused, as test_methods.py shows")
     tuned = tune(base, METHODS[method], head, seed=0)
     all_get_gradients(tuned)
     if base.seq2seq is not None and method in ("lora", "full"):  # the decoder learns with the encoder
@@ -105,8 +114,8 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
         "head_only": 0,
     }
     assert wanted.keys() == METHODS.keys()
-    for method, numbers in wanted.items():
-        assert tuned_by(base, method).trainable_params() == numbers + head, method
+    for method in methods_on(base):
+        assert tuned_by(base, method).trainable_params() == wanted[method] + head, method
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -152,7 +161,7 @@ def test_a_verbaliser_trains_no_head(gpt2_folder: Path) -> None:
 
 
 def test_what_was_stored_goes_back(base: Base) -> None:
-    for method in METHODS:
+    for method in methods_on(base):
         first, second = tuned_by(base, method).eval(), tuned_by(base, method).eval()
         with torch.no_grad():
             for _, parameter in first.trained():
