@@ -71,7 +71,7 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
         trained = train(settings, base, shards, load_compute(compute))
     with _timed(seconds, "score"):
         scores = score(settings, base, shards, trained, load_compute(compute))
-        reigning = score_champion(settings, report["split_trees"]["test"], load_compute(compute))
+        reigning = score_champion(settings, key, report["split_trees"]["test"], load_compute(compute))
         if reigning.scores:
             scores["champion"] = reigning.scores
     with _timed(seconds, "judge"):
