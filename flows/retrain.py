@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
@@ -75,9 +76,10 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
         if reigning.scores:
             scores["champion"] = reigning.scores
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained, reigning.why_not)
+        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not)
 
     record["scores"] |= verdict.pop("scores")
+    record["score_digests"] = scores
     record |= verdict | {"trained": trained, "prompt_digest": trained["prompt"]["prompt_digest"]}
     with _timed(seconds, "register"):
         record["artifact"] = complete_artifact(trained["prompt"]["tree"], settings, base, record)
@@ -96,6 +98,7 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
 def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict[str, Any]:
     """The run's record, published and written down."""
     record |= last | {"seconds": {stage: round(spent, 2) for stage, spent in seconds.items()}}
+    record["at"] = datetime.now(UTC).isoformat(timespec="seconds")
     publish(record)
     finish(the_store(), record)
     return record

@@ -73,13 +73,22 @@ class Data(Section):
     split: str | None = None  # a column with train / validation / test; None: by content hash
     validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
     test_fraction: Fraction = 0.2  # where the data bring no splits
+    slices: tuple[str, ...] = ()  # columns by whose values the test split is also told, and may be judged
     checks: Checks = Checks()
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Data:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must differ, got {list(self.labels)!r}")
+    def _names_differ(self) -> Data:
+        for key, names in (("labels", self.labels), ("slices", self.slices)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} must differ, got {list(names)!r}")
+        if self.text in self.slices:
+            raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there were slices keep their digests.
+        return {key: value for key, value in dump(self).items() if key != "slices" or self.slices}
 
 
 class Template(Section):
@@ -120,6 +129,11 @@ class Method(Section):
     head_rate: Rate | None = None  # of a linear head; None: the same rate
     epochs: int | None = Field(None, ge=1)
 
+    def rate_of(self, parameter: str) -> float:
+        """The learning rate of a parameter, by the name it is trained under."""
+        own = self.head_rate if parameter.startswith("head.") else None
+        return own or self.rate
+
 
 OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the keys of all of them
     "prompt-tuning": (),
@@ -128,6 +142,10 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
     "prefix-tuning": ("hidden",),
     "residual": ("bottleneck",),
     "superpos": ("basis",),
+    "late": ("layer",),
+    "lopa": ("hidden", "rank"),
+    "dept": ("rank", "positions", "offset_rate"),
+    "iapt": ("rank",),
 }
 
 
@@ -137,21 +155,38 @@ class Prompt(Method):
     A key of another method is refused, and is left out of the digest and of the artifact.
     """
 
-    method: Literal["prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning", "residual", "superpos"]
+    method: Literal[
+        "prompt-tuning",
+        "p-tuning",
+        "p-tuning-v2",
+        "prefix-tuning",
+        "residual",
+        "superpos",
+        "late",
+        "lopa",
+        "dept",
+        "iapt",
+    ]
     tokens: int = Field(ge=1)
-    init: Literal["random", "vocabulary", "labels", "text", "prior"] = "random"
+    init: Literal["random", "vocabulary", "labels", "text", "prior", "inputs"] = "random"
     init_text: str | None = None  # init = "text": repeated or cut to as many tokens as the prompt has
-    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start; where an encoder reads it, 1.0
+    init_scale: float = Field(
+        0.02, gt=0
+    )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
-    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer
+    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
     basis: int = Field(128, ge=1)  # token embeddings that every vector of the prompt is a superposition of
+    layer: int | None = Field(None, ge=1)  # the first that reads the prompt, counted from 0
+    rank: int = Field(8, ge=1)  # of an instance gate, of the text's offsets, or of a generator's summary
+    positions: int = Field(128, ge=1)  # of the text that get an offset, from its start
+    offset_rate: Rate | None = None  # of the offsets; None: the same rate
 
     @model_validator(mode="before")
     @classmethod
     def _encoders_read_wide_tables(cls, given: Any) -> Any:
-        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning")
+        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning", "iapt")
         return {"init_scale": 1.0, **given} if wide else given
 
     @model_validator(mode="after")
@@ -161,12 +196,19 @@ class Prompt(Method):
             raise ValueError(f"{self.method} has no key {listed(strange)}; beside the keys of every method {own}")
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("init_text belongs to init = 'text', and that start needs it")
+        if self.method == "late" and self.layer is None:
+            raise ValueError("late needs the key 'layer': how many layers of the base run before the prompt enters")
         return self
 
     @model_serializer(mode="wrap")
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         absent = self._of_other_methods() | ({"init_text"} if self.init_text is None else set())
         return {key: value for key, value in dump(self).items() if key not in absent}
+
+    def rate_of(self, parameter: str) -> float:
+        """The learning rate of a parameter, by the name it is trained under."""
+        own = self.offset_rate if ".offsets_" in parameter else None
+        return own or super().rate_of(parameter)
 
     def _of_other_methods(self) -> set[str]:
         return {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[self.method])
@@ -234,7 +276,7 @@ class Budgets(Section):
 
 
 # What changes nothing at its default, and is then neither in the digest nor in the artifact.
-NOT_ASKED = ("superior", "per_label_accuracy", "max_ece", "min_power", "disagreement")
+NOT_ASKED = ("superior", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
 
 
 class Gates(Section):
@@ -248,6 +290,7 @@ class Gates(Section):
     non_inferior: tuple[NonInferiority, ...] = ()
     superior: tuple[Superiority, ...] = ()
     per_label_accuracy: float | None = Field(None, gt=0, lt=1)  # that no label may be proven to be below
+    per_slice_accuracy: float | None = Field(None, gt=0, lt=1)  # the same of every value of data.slices
     max_ece: float | None = Field(None, gt=0, lt=1)  # expected calibration error that may not be proven to be exceeded
     min_power: float = Field(0.0, ge=0, lt=1)  # of every non-inferiority gate, foreseen; below it nothing is trained
     disagreement: float = Field(0.1, gt=0, le=1)  # share of examples that one of two answers rightly, as foreseen
@@ -338,6 +381,13 @@ class Recipe(Section):
             )
         if words is not None and self.baselines.head_only is not None:
             raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.gates.per_slice_accuracy is not None and not self.data.slices:
+            raise ValueError("gates.per_slice_accuracy needs data.slices: the columns whose values are slices")
+        if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:
+            raise ValueError(
+                f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
+                f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
+            )
         compared = {name for name, _ in self.baselines.named()} | {"champion"}
         for gate in self.gates.comparisons:
             if gate.to not in compared:

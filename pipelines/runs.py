@@ -26,6 +26,7 @@ def new_record(recipe: Recipe, key: str, base_digest: str, data_digest: str) -> 
     """The record of a run that has just begun: nothing is decided, everything is named."""
     return {
         "recipe": recipe.name,
+        "description": recipe.description,
         "run_key": key,
         "verdict": None,
         "reason": None,
@@ -37,6 +38,8 @@ def new_record(recipe: Recipe, key: str, base_digest: str, data_digest: str) -> 
         "scores": dict.fromkeys(METHODS),
         "gates": [],
         "seconds": {},
+        "at": None,
+        "score_digests": {},
         "unchanged": False,
         "artifact": None,
         "labels": list(recipe.data.labels),
@@ -51,6 +54,17 @@ def finished(store: Store, name: str, key: str) -> dict[str, Any] | None:
     except NotInStore:
         return None
     return record
+
+
+def names(store: Store) -> list[str]:
+    """The recipes that have a run in the store."""
+    return sorted({key.split("/")[1] for key in store.keys("runs/")})
+
+
+def recorded(store: Store, name: str) -> list[dict[str, Any]]:
+    """The record of every run of a recipe, the last one last; those of before runs had a time come first."""
+    records: list[dict[str, Any]] = [json.loads(store.read(key)) for key in store.keys(f"runs/{name}/")]
+    return sorted(records, key=lambda record: (record.get("at") or "", record.get("version") or 0))
 
 
 def unchanged(store: Store, recipe: Recipe) -> dict[str, Any] | None:

@@ -15,11 +15,12 @@ from types import FrameType
 import typer
 
 from pipelines.errors import PromptmintError
-from promptmint.commands import deciding, keeping, minting, using
+from promptmint.commands import deciding, keeping, minting, telling, using
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     minting.run, minting.reproduce,
     deciding.status, deciding.promote, deciding.rollback, deciding.reconcile,
+    telling.report,
     using.pull, using.export, using.predict, using.verify,
     keeping.doctor, keeping.gc, keeping.up, keeping.down,
 )  # fmt: skip

@@ -151,6 +151,7 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
         from pipelines.training.job import TrainJob
         from pipelines.training.tuned import linear_head, train_mode, tune
 
+        more = {"layer": 1, **more} if method == "late" else more
         settings = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1, "init_scale": 1.0, **more})
         base = load_base(base_folder)
         head = linear_head(base, len(LABELS), seed=5)

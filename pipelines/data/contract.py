@@ -15,6 +15,8 @@ from pipelines.data.splits import ALIASES, SPLITS
 from pipelines.errors import DataError, listed
 from pipelines.recipe import Data
 
+SLICE = "slice:"
+NO_VALUE = "(none)"
 TRACE = ("source_file", "source_row", "reasons")  # the columns of a quarantine that are not the data's own
 
 
@@ -23,7 +25,7 @@ class Checked:
     """Every row that was read, on one of two sides.
 
     Attributes:
-        accepted: columns text, label, split (None where the data name no side), source_file, source_row.
+        accepted: columns text, label, split (None where the data name no side), one per slice, source_file, source_row.
         quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
             source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
         reasons: how many rows have each kind of fault, the most frequent first.
@@ -74,7 +76,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         reasons = ["; ".join(rule.explain(frame.at[row, column]) for column, rule in faults[row]) for row in faults]
         bad = rows.frame.loc[list(faults)].assign(source_file=name, source_row=list(faults), reasons=reasons)
         quarantine.append(bad.astype(object))
-    return Checked(_canonical(accepted), _gathered(quarantine), dict(kinds.most_common()))
+    return Checked(_canonical(accepted, data), _gathered(quarantine), dict(kinds.most_common()))
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
@@ -123,6 +125,16 @@ def as_label(value: object) -> object:
     return value if isinstance(value, str) else None
 
 
+def slice_column(name: str) -> str:
+    """What the column of a slice is called among the accepted rows: no column of theirs, whatever the data call it."""
+    return f"{SLICE}{name}"
+
+
+def as_slice(value: object) -> str:
+    """The value of a slice as text; a row that has none is in the slice of those without."""
+    return NO_VALUE if pd.isna(value) or value == "" else str(value)
+
+
 def _is_string(value: object) -> bool:
     return isinstance(value, str)
 
@@ -139,16 +151,17 @@ def _shown(value: object) -> str:
 
 
 def _the_columns(frame: pd.DataFrame, name: str, data: Data) -> pd.DataFrame:
-    """Columns text, label and split (where the recipe names one), as they are in the file.
+    """Columns text, label, split (where the recipe names one) and those of the slices, as they are in the file.
 
     Raises:
         DataError: one of them is not there.
     """
     wanted = {"text": data.text, "label": data.label} | ({"split": data.split} if data.split is not None else {})
+    wanted |= {slice_column(name): name for name in data.slices}
     if missing := [column for column in wanted.values() if column not in frame.columns]:
         raise DataError(
             f"{name!r} has no column {listed(missing)}. Its columns: {listed(frame.columns)}. "
-            "Name the columns in [data]: text, label and split."
+            "Name the columns in [data]: text, label, split and slices."
         )
     return pd.DataFrame({ours: frame[theirs] for ours, theirs in wanted.items()}, dtype=object)
 
@@ -175,14 +188,16 @@ def _faults(frame: pd.DataFrame, rules: Mapping[str, list[Rule]]) -> dict[int, l
     return {row: [by_kind[kind] for kind in sorted(found[row], key=order.__getitem__)] for row in sorted(found)}
 
 
-def _canonical(accepted: list[pd.DataFrame]) -> pd.DataFrame:
-    """The accepted rows of all files, labels as strings, splits by their own names."""
-    columns = ["text", "label", "split", "source_file", "source_row"]
+def _canonical(accepted: list[pd.DataFrame], data: Data) -> pd.DataFrame:
+    """The accepted rows of all files, labels and slices as strings, splits by their own names."""
+    slices = [slice_column(name) for name in data.slices]
+    columns = ["text", "label", "split", *slices, "source_file", "source_row"]
     rows = pd.concat([pd.DataFrame(columns=columns, dtype=object), *accepted], ignore_index=True)
     labels = [as_label(label) for label in rows["label"]]
     sides = [ALIASES.get(side, side) if isinstance(side, str) else None for side in rows["split"]]
     index = rows.index
     named = {"label": pd.Series(labels, index, dtype=object), "split": pd.Series(sides, index, dtype=object)}
+    named |= {name: pd.Series([as_slice(value) for value in rows[name]], index, dtype=object) for name in slices}
     return rows.assign(**named)[columns]
 
 

@@ -46,7 +46,7 @@ class Split:
     """Examples with their side.
 
     Attributes:
-        rows: columns id, text, label, split; train, validation, test, each sorted by id.
+        rows: columns id, text, label, split, slices if any; train, validation, test, each sorted by id.
         leaks: the rows that were dropped, as they came, with `reasons`.
         duplicates: rows whose exact text occurs earlier in the same split; they are kept.
     """
@@ -76,8 +76,9 @@ def split_rows(accepted: pd.DataFrame, data: Data) -> Split:
     leaked_from = _leaked_from(normal, side)
     leaks = accepted.assign(split=side)[leaked_from.notna()]
     leaks = leaks.assign(reasons=[f"the text also occurs in the {split} split" for split in leaked_from.dropna()])
-    kept = accepted[["text", "label"]].assign(split=side, normal=normal)[leaked_from.isna()]
-    return Split(_identified(kept), leaks, int(kept.duplicated(["split", "text"]).sum()))
+    slices = [name for name in accepted.columns if name.startswith("slice:")]
+    kept = accepted[["text", "label", *slices]].assign(split=side, normal=normal)[leaked_from.isna()]
+    return Split(_identified(kept, slices), leaks, int(kept.duplicated(["split", "text"]).sum()))
 
 
 def _leaked_from(normal: pd.Series, side: pd.Series) -> pd.Series:
@@ -90,10 +91,10 @@ def _leaked_from(normal: pd.Series, side: pd.Series) -> pd.Series:
     return leaked
 
 
-def _identified(kept: pd.DataFrame) -> pd.DataFrame:
+def _identified(kept: pd.DataFrame, slices: list[str]) -> pd.DataFrame:
     """The rows with their ids, in an order that is the same in whatever order they arrived."""
-    kept = kept.sort_values(["normal", "label", "text"], kind="stable")
+    kept = kept.sort_values(["normal", "label", "text", *slices], kind="stable")
     occurrence = kept.groupby(["normal", "label"], sort=False).cumcount()
     ids = [example_id(*row) for row in zip(kept["normal"], kept["label"], occurrence, strict=True)]
     kept = kept.assign(id=ids, order=kept["split"].map(SPLITS.index)).sort_values(["order", "id"])
-    return kept[["id", "text", "label", "split"]].reset_index(drop=True)
+    return kept[["id", "text", "label", "split", *slices]].reset_index(drop=True)

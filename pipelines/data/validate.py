@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.data.contract import Checked, check_rows
+from pipelines.data.contract import Checked, check_rows, slice_column
 from pipelines.data.expectations import check_set
 from pipelines.data.reading import read_rows
 from pipelines.data.splits import SPLITS, Split, split_rows
@@ -26,6 +26,7 @@ from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
 
 STAGE = Stage("validate", 1)
+MOST_VALUES = 100  # of a column whose values are slices
 REPORTED = 5  # how many kinds of fault a sentence names
 
 
@@ -45,6 +46,7 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
     checked = check_rows({name: read_rows(path, name, data.encoding) for name, path in names.items()}, data)
     split = split_rows(checked.accepted, data)
     _learnable(checked, split, data)
+    _sliceable(split, data)
     with tempfile.TemporaryDirectory(prefix="promptmint-validate-") as name:
         folder = Path(name)
         results = check_set(split.rows, data, folder)
@@ -88,6 +90,15 @@ def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.Da
         raise DataError(f"There is no split {split!r}: the splits are {listed(SPLITS)}.")
     rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
     return rows.loc[rows["split"] == split, ["id", "text", "label"]].reset_index(drop=True)
+
+
+def load_slices(store: Store, report_tree: str, data: Data, cache: Path) -> dict[str, dict[str, str]]:
+    """`{column: {id: value}}` of the test examples, for every column of `data.slices`. Raises `NotInStore`."""
+    if not data.slices:
+        return {}
+    rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
+    test = rows[rows["split"] == "test"]
+    return {name: dict(zip(test["id"], test[slice_column(name)], strict=True)) for name in data.slices}
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
@@ -147,6 +158,16 @@ def _learnable(checked: Checked, split: Split, data: Data) -> None:
             f"The training split has rows of one label alone, {listed(trained)}; learning needs two of "
             f"{listed(data.labels)}.{faults} Bring rows of the other labels."
         )
+
+
+def _sliceable(split: Split, data: Data) -> None:
+    """Raises `DataError` where a column has so many values that no slice of it could be judged."""
+    for name in data.slices:
+        if (values := split.rows[slice_column(name)].nunique()) > MOST_VALUES:
+            raise DataError(
+                f"The column {name!r} of data.slices has {values:,} different values, and at most {MOST_VALUES} can be "
+                "told apart. Name a column that groups the examples."
+            )
 
 
 def _quarantine_problems(checked: Checked, data: Data) -> Iterable[str]:

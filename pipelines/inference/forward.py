@@ -1,6 +1,6 @@
 """A frozen base with a soft prompt in front of it: the one forward pass of training, scoring and serving.
 
-This file travels inside every packaged model and therefore imports nothing of promptmint.
+This file travels inside every packaged model and therefore imports nothing of promptmint by its absolute name.
 
 Shapes: B rows, T text positions (padding on the right), P prompt tokens, d hidden width, L layers, H_kv key/value heads
 of width d_h, C classes. Padding never changes a result: a prompt stands directly before the text, and padded positions
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from .blocks import block_of, keeping, left_out, reading, running
+from .instance import gated, generated, with_offsets
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
 SHORT = 256  # positions
@@ -33,6 +37,7 @@ class AttentionLayer:
     module: nn.Module
     kv_heads: int
     head_width: int
+    block: nn.Module | None  # the layer it is part of, hidden states in and hidden states out
 
 
 @dataclass
@@ -111,15 +116,20 @@ def _is_decoder(config: Any) -> bool:
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one."""
+    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one.
+
+    A prefix is keys and values, each [H_kv, P, d_h] for all rows or [B, H_kv, P, d_h], and which of them a row has,
+    [B, P], where rows differ in that.
+    """
     if _watch is not None:
         _watch.append((module, key, value))
-    prefix: tuple[Tensor, Tensor] | None = getattr(module, "soft_prefix", None)
+    prefix: tuple[Tensor, Tensor, Tensor | None] | None = getattr(module, "soft_prefix", None)
     if prefix is not None:
-        rows, tokens = query.shape[0], prefix[0].shape[-2]
-        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, options)
-        key = torch.cat([prefix[0].to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
-        value = torch.cat([prefix[1].to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
+        keys, values, present = prefix
+        rows, tokens = query.shape[0], keys.shape[-2]
+        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, present, options)
+        key = torch.cat([keys.to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
+        value = torch.cat([values.to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
         options["is_causal"] = False  # where causality matters the mask above says so
     with sdpa_kernel(_kernels(query, key)):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -133,18 +143,25 @@ def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
 
 
 def _mask_with_prefix(
-    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor, tokens: int, options: Mapping[str, Any]
-) -> Tensor | None:
-    """The mask [B or 1, 1, T_q, P + T_kv] in which every position sees the prefix; None where all is seen."""
+    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor, tokens: int, present: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor | None:  # fmt: skip
+    """The mask [B or 1, 1, T_q, P + T_kv] in which every position sees its row's prefix; None where all is seen."""
     if mask is None:
         causal = options.get("is_causal")
         causal = getattr(module, "is_causal", False) if causal is None else causal
-        if not causal or query.shape[2] == 1:
+        causal = causal and query.shape[2] > 1
+        if not causal and present is None:
             return None
         visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
-        mask = visible.tril(key.shape[2] - query.shape[2])[None, None]
+        mask = (visible.tril(key.shape[2] - query.shape[2]) if causal else visible)[None, None]
+    if present is not None:
+        mask = mask.expand(len(present), -1, -1, -1)
     shape = (*mask.shape[:-1], tokens)
-    seen = mask.new_ones(shape) if mask.dtype == torch.bool else mask.new_zeros(shape)
+    seen = torch.ones(shape, dtype=torch.bool, device=mask.device) if present is None else present[:, None, None]
+    seen = seen.expand(shape)
+    if mask.dtype != torch.bool:  # numbers that are added to the scores
+        seen = mask.new_zeros(shape).masked_fill(~seen, torch.finfo(mask.dtype).min)
     return torch.cat([seen, mask], dim=-1)
 
 
@@ -169,7 +186,9 @@ def _attention_layers(backbone: Any) -> tuple[AttentionLayer, ...]:
     """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
     with torch.no_grad():
         seen = _watched(backbone, input_ids=torch.zeros(1, 1, dtype=torch.long, device=backbone.device))
-    return tuple(AttentionLayer(module, key.shape[1], key.shape[3]) for module, key, _ in seen)
+    return tuple(
+        AttentionLayer(module, key.shape[1], key.shape[3], block_of(backbone, module)) for module, key, _ in seen
+    )
 
 
 @torch.no_grad()
@@ -185,7 +204,7 @@ def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     What stands before a text in a decoder does not depend on the text: reading it once costs P positions, and not P
     for every row. An encoder reads in both directions, so its prompts among the input embeddings stay as they are.
     """
-    if not base.decoder or "embeddings" not in prompt or len({_shape(layer) for layer in base.layers}) > 1:
+    if not base.decoder or set(prompt) != {"embeddings"} or len({_shape(layer) for layer in base.layers}) > 1:
         return prompt
     embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
     seen = _watched(base.backbone, inputs_embeds=embeddings[None], use_cache=False)
@@ -200,11 +219,19 @@ def _shape(layer: AttentionLayer) -> tuple[int, int]:
 
 
 @contextmanager
-def _prefixed(layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor) -> Iterator[None]:
-    """Hang a prefix [L, H_kv, P, d_h] onto the attentions for one forward pass."""
+def prefixed(
+    layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor, present: Tensor | None = None
+) -> Iterator[None]:
+    """Hang a prefix onto the attentions for one forward pass.
+
+    Args:
+        layers: of the base.
+        keys: [L, H_kv, P, d_h], the same for all rows, or [L, B, H_kv, P, d_h]; `values` are shaped alike.
+        present: [B, P], False where a row's prefix is shorter; None where all are of one length.
+    """
     try:
         for layer, key, value in zip(layers, keys, values, strict=True):
-            layer.module.soft_prefix = (key, value)  # type: ignore[assignment]
+            layer.module.soft_prefix = (key, value, present)  # type: ignore[assignment]
         yield
     finally:
         for layer in layers:
@@ -221,27 +248,36 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
         base: the frozen model.
         input_ids: [B, T], padded on the right.
         mask: [B, T], 1 on text and 0 on padding.
-        prompt: `{"embeddings": [P, d]}` (before the text, at the input), `{"keys", "values": [L, H_kv, P, d_h]}`
-            (before the text, in every layer), or nothing.
+        prompt: `{"embeddings": [P, d]}` (before the text, at the input; [B, P, d] where each row has its own),
+            `{"keys", "values": [L, H_kv, P, d_h]}` (before the text, in every layer), `{"layer_M": [P, d]}` (before the
+            text, among the hidden states that layer M reads, counted from 0), or nothing; or the tensors that make a
+            prompt from each text, or offsets of its embeddings, as `instance.py` names them.
     """
+    if "pool_queries" in prompt:
+        return _generated_throughout(base, input_ids, mask, prompt)
+    if "gate_u_in" in prompt:
+        prompt = {"embeddings": gated(prompt, encoding(base, input_ids, mask))}
+    if (layer := entered_layer(prompt)) is not None:
+        return states_from(base, states_at(base, input_ids, mask, layer), mask, layer, prompt[f"layer_{layer}"])
     if "embeddings" in prompt:
-        rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[0]
-        embedded = base.embeddings(input_ids)
+        rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[-2]
+        embedded = with_offsets(prompt, base.embeddings(input_ids))
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
+        return run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
     if "keys" in prompt:
-        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
+        with prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return _run(base, input_ids=input_ids, attention_mask=mask)
+                return run(base, input_ids=input_ids, attention_mask=mask)
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
             positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
-            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
-    return _run(base, input_ids=input_ids, attention_mask=mask)
+            return run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
+    return run(base, input_ids=input_ids, attention_mask=mask)
 
 
-def _run(base: Base, **inputs: Tensor) -> Tensor:
+def run(base: Base, **inputs: Tensor) -> Tensor:
+    """What the backbone makes of its inputs: its last hidden states, [B, T, d]."""
     extra = {"use_cache": False} if base.decoder else {}
     states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
     return states
@@ -252,7 +288,8 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     if pooling == "mean":
         weights = mask.to(states.dtype)[..., None]
         return (states * weights).sum(1) / weights.sum(1)
-    last = mask.sum(1) - 1
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * places).argmax(1)
     return states[torch.arange(len(states), device=states.device), last]
 
 
@@ -271,6 +308,74 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
     words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
     bias = getattr(base.lm_head, "bias", None)
     return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
+
+
+# What depends on the text, and what enters between layers.
+
+
+@torch.no_grad()
+def encoding(base: Base, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """What the base itself makes of each text, [B, d]: pooled hidden states, no prompt anywhere. It never changes."""
+    return pooled(run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
+
+
+def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:
+    """The layer that a prompt enters at, None for prompts that are there from the start."""
+    return next((int(name.removeprefix("layer_")) for name in prompt if name.startswith("layer_")), None)
+
+
+@torch.no_grad()
+def states_at(base: Base, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+    """The hidden states [B, T, d] of a text that `layer` reads where there is no prompt: the same for every prompt."""
+    kept: list[Tensor] = []
+    above = _blocks(base)[layer:]
+    with running(above, [keeping(kept), *[left_out] * (len(above) - 1)]):
+        run(base, input_ids=input_ids, attention_mask=mask)
+    return kept[0]
+
+
+def states_from(base: Base, states: Tensor, mask: Tensor, layer: int, vectors: Tensor) -> Tensor:
+    """Hidden states [B, T, d] of the text after the layers from `layer` on, before which the prompt was put.
+
+    Positions are those that the base gives to P + T of them. What a base adds to its input for a position was added
+    below, to the text alone; where it turns keys by position, only distances between positions count.
+
+    Args:
+        base: the frozen model.
+        states: [B, T, d], from `states_at`.
+        mask: [B, T], 1 on text and 0 on padding.
+        layer: the first that reads the prompt.
+        vectors: the prompt, [P, d] or [B, P, d].
+    """
+    states, mask = _behind(vectors, states, mask)
+    *below, entered = _blocks(base)[: layer + 1]
+    with running([*below, entered], [*[left_out] * layer, reading(entered, lambda _: states)]):
+        return run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
+
+
+def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
+    """Hidden states [B, T, d] of a text before which every layer finds a prompt made of what it reads of the text."""
+    blocks, tokens = _blocks(base), prompt["pool_queries"].shape[1]
+    nothing = base.embeddings.weight.new_zeros(tokens, base.hidden_width)  # no layer reads it
+    inputs, seen = _behind(nothing, base.embeddings(input_ids), mask)
+
+    def behind_its_own(layer: int, states: Tensor) -> Tensor:
+        text = states[:, tokens:]
+        return _behind(generated(prompt, layer, text, mask), text, mask)[0]
+
+    with running(blocks, [reading(block, partial(behind_its_own, layer)) for layer, block in enumerate(blocks)]):
+        return run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
+
+
+def _blocks(base: Base) -> list[nn.Module]:
+    return [layer.block for layer in base.layers if layer.block is not None]
+
+
+def _behind(vectors: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """States [B, P + T, d] and their mask [B, P + T]: the text's, behind a prompt of [P, d] or [B, P, d]."""
+    rows, tokens = len(states), vectors.shape[-2]
+    states = torch.cat([vectors.to(states.dtype).expand(rows, -1, -1), states], dim=1)
+    return states, torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:

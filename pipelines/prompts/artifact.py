@@ -13,7 +13,7 @@ This file travels inside every packaged model: it imports nothing of promptmint 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,10 @@ def read_proof(folder: Path) -> Proof:
     return proof
 
 
-def check_base(card: Mapping[str, Any], base_folder: Path) -> None:
+def check_base(card: Mapping[str, Any], base_folder: Path, digest_of: Callable[[Path], str] = digest_file) -> None:
     """Let a base pass only if every byte of it is the one this prompt was minted on.
+
+    `digest_of` may remember the digest of a file that it has read before.
 
     Raises:
         BaseModelError: a file is missing or differs; the message names both digests.
@@ -131,7 +133,7 @@ def check_base(card: Mapping[str, Any], base_folder: Path) -> None:
     named = f"the base {card['base']['name']!r} in {str(base_folder)!r}"
     for name, digest in wanted.items():
         path = base_folder / name
-        actual = digest_file(path) if path.is_file() else "(no such file)"
+        actual = digest_of(path) if path.is_file() else "(no such file)"
         if actual != digest:
             raise BaseModelError(
                 f"This prompt was minted on another base than {named}: {name} has SHA-256 {actual}, wanted {digest}. "

@@ -198,11 +198,11 @@ def _reduced(
 
 
 def _optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.optim.Optimizer:
-    """AdamW over what is trained, the head at its own rate."""
-    head = [parameter for name, parameter in tuned.trained() if name.startswith("head.")]
-    body = [parameter for name, parameter in tuned.trained() if not name.startswith("head.")]
-    rates = [(body, method.rate), (head, method.head_rate or method.rate)]
-    groups = [{"params": part, "lr": rate, "initial_lr": rate} for part, rate in rates if part]
+    """AdamW over what is trained, all that has one at its own rate."""
+    parts: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in tuned.trained():
+        parts.setdefault(method.rate_of(name), []).append(parameter)
+    groups = [{"params": part, "lr": rate, "initial_lr": rate} for rate, part in parts.items()]
     return torch.optim.AdamW(groups, weight_decay=shared.weight_decay, fused=True)
 
 

@@ -37,7 +37,7 @@ from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
-from pipelines.training.shards import read_rows
+from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
 
@@ -79,8 +79,8 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s: float) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder))
     rows, validation = read_rows(job.train), read_rows(job.validation)
+    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
     keeper = Keeper(job.checkpoints, checkpoint_s)
     try:
         with stopping(keeper):
@@ -155,10 +155,12 @@ def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, se
     return {"word_ids": torch.tensor(label_word_ids(tokenizer, head.words))}
 
 
-def _start_ids(job: TrainJob, settings: Any, base_folder: Path) -> list[int]:
+def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> list[int]:
     """The text that a soft prompt starts from as token ids; none where it starts from no text."""
     if not isinstance(settings, Prompt):
         return []
+    if settings.init == "inputs":
+        return [token for text in rows.tokens for token in text]
     return start_ids(AutoTokenizer.from_pretrained(base_folder), settings, job.head.words or job.labels)
 
 

@@ -50,6 +50,19 @@ def test_what_is_registered_can_be_found_again(artifact: Path, record: dict[str,
     assert not list((mlflow_home / "mlartifacts").rglob("*.pkl"))
 
 
+def test_a_file_is_kept_with_the_run_of_a_version(artifact: Path, record: dict[str, Any]) -> None:
+    version = register(artifact, record)
+    registry.attach("tickets", version, "report.html", b"an earlier page")
+    link = registry.attach("tickets", version, "report.html", b"a page")
+    assert link.startswith("file:///") and link.endswith("/report.html")
+    assert Path(link.removeprefix("file://")).read_bytes() == b"a page"
+    with connected() as client:
+        run_id = client.get_model_version("tickets", str(version)).run_id
+        assert {"report.md", "report.html"} <= {file.path for file in client.list_artifacts(run_id)}
+    with pytest.raises(RegistryError):
+        registry.attach("tickets", version + 1, "report.html", b"a page")
+
+
 def test_a_registration_that_broke_off_is_done_anew(
     artifact: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,24 @@ def test_input_embeddings_cannot_express_keys_and_values(prompt_on: Any, target:
     refused(ArtifactError, words, minted.folder, minted.base_folder, "prompt-embeds", target)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("method", "tensors", "place"),
+    [
+        ("late", "'layer_1'", "from one layer on"),
+        ("lopa", "'embeddings', 'gate_u_in'.*", "another for each"),
+        ("dept", "'embeddings', 'offsets_a', 'offsets_b'", "onto its embeddings"),
+        ("iapt", "'pool_down'.*'pool_up_bias'", "another in every layer"),
+    ],
+)
+def test_what_answers_to_the_text_or_enters_late_is_refused(
+    prompt_on: Any, target: Path, layout: str, method: str, tensors: str, place: str
+) -> None:
+    minted = prompt_on("llama", method)
+    words = rf"'{layout}' cannot express the method '{method}': its tensors \[{tensors}\] enter .*{place}.*Serve this"
+    refused(ArtifactError, words, minted.folder, minted.base_folder, layout, target)
+
+
 def on_another_base(minted: Any, base: Path, folder: Path, **card: Any) -> Path:
     """A minted prompt that says it belongs to `base`."""
     files = {path.name: digest_file(path) for path in base.iterdir()}

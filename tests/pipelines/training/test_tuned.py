@@ -22,6 +22,10 @@ METHODS = {
     "prefix-tuning": Prompt(method="prefix-tuning", tokens=4, rate=0.1, hidden=6),
     "residual": Prompt(method="residual", tokens=4, rate=0.1, bottleneck=3),
     "superpos": Prompt(method="superpos", tokens=4, rate=0.1, basis=7),
+    "late": Prompt(method="late", tokens=4, rate=0.1, layer=1),
+    "lopa": Prompt(method="lopa", tokens=4, rate=0.1, hidden=6, rank=2),
+    "dept": Prompt(method="dept", tokens=4, rate=0.1, rank=2, positions=5),
+    "iapt": Prompt(method="iapt", tokens=4, rate=0.1, rank=2),
     "lora": Lora(rank=2, rate=1e-3),
     "full": Full(rate=1e-3),
     "head_only": HeadOnly(rate=0.1),
@@ -42,9 +46,9 @@ def tuned_by(base: Base, method: str, classes: int = 3) -> Tuned:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trained_tensor_gets_a_gradient(base: Base, method: str) -> None:
     tuned = tuned_by(base, method)
-    with torch.no_grad():  # LoRA's second factor starts at zero, which hides the first one's gradient
+    with torch.no_grad():  # LoRA's and DePT's second factors start at zero, which hides the first one's gradient
         for name, parameter in tuned.trained():
-            if "lora_B" in name:
+            if "lora_B" in name or "offsets_b" in name:
                 parameter.normal_()
     nn.functional.cross_entropy(tuned(*ROWS), torch.tensor([0, 1, 2])).backward()
     for name, parameter in tuned.trained():
@@ -73,6 +77,10 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
         "prefix-tuning": 4 * d + (d + 1) * 6 + (6 + 1) * prefix // 4,
         "residual": 4 * d + 2 * d * 3 + 2 * d,
         "superpos": 4 * 7 + 4 * 7 * d,
+        "late": 4 * d,
+        "lopa": 4 * d + 2 * (d + 1) * 6 + (6 + 1) * (4 + d) * 2,
+        "dept": 4 * d + (5 + d) * 2,
+        "iapt": len(base.layers) * (4 * 2 + (d + 1) * 2 + (2 + 1) * d),
         "lora": lora,
         "full": whole,
         "head_only": 0,
