@@ -19,7 +19,7 @@ TRAVELLING = (
     "inference/instance.py", "inference/mixed.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
-NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3")
+NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "filelock")
 
 
 def copy_code(target: Path) -> None:

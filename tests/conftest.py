@@ -48,6 +48,15 @@ def own_home(callers_settings_hidden: Path, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server for the session; what it is told stays until the end."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
 @dataclass(frozen=True)
 class Ticket:
     """An example that a tiny base can learn."""

@@ -219,7 +219,7 @@ def _shape(layer: AttentionLayer) -> tuple[int, int]:
 
 
 @contextmanager
-def prefixed(
+def _prefixed(
     layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor, present: Tensor | None = None
 ) -> Iterator[None]:
     """Hang a prefix onto the attentions for one forward pass.
@@ -265,21 +265,31 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-        return run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
+        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
     if "keys" in prompt:
-        with prefixed(base.layers, prompt["keys"], prompt["values"]):
+        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return run(base, input_ids=input_ids, attention_mask=mask)
+                return _run(base, input_ids=input_ids, attention_mask=mask)
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
             positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
-            return run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
-    return run(base, input_ids=input_ids, attention_mask=mask)
+            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
+    return _run(base, input_ids=input_ids, attention_mask=mask)
 
 
-def run(base: Base, **inputs: Tensor) -> Tensor:
-    """What the backbone makes of its inputs: its last hidden states, [B, T, d]."""
+def states_behind(base: Base, prefix: Mapping[str, Tensor], **inputs: Any) -> Tensor:
+    """What the backbone makes of its inputs, [B, T, d], each row behind keys and values that may be its own.
+
+    `prefix` is nothing, or `keys` and `values`, and `present` where rows have not all of them: see `_prefixed`.
+    """
+    if not prefix:
+        return _run(base, **inputs)
+    with _prefixed(base.layers, prefix["keys"], prefix["values"], prefix.get("present")):
+        return _run(base, **inputs)
+
+
+def _run(base: Base, **inputs: Any) -> Tensor:
     extra = {"use_cache": False} if base.decoder else {}
-    states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
+    states: Tensor = base.backbone(**{**extra, **inputs}).last_hidden_state
     return states
 
 
@@ -316,7 +326,7 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
 @torch.no_grad()
 def encoding(base: Base, input_ids: Tensor, mask: Tensor) -> Tensor:
     """What the base itself makes of each text, [B, d]: pooled hidden states, no prompt anywhere. It never changes."""
-    return pooled(run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
+    return pooled(_run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
 
 
 def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:
@@ -330,7 +340,7 @@ def states_at(base: Base, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor
     kept: list[Tensor] = []
     above = _blocks(base)[layer:]
     with running(above, [keeping(kept), *[left_out] * (len(above) - 1)]):
-        run(base, input_ids=input_ids, attention_mask=mask)
+        _run(base, input_ids=input_ids, attention_mask=mask)
     return kept[0]
 
 
@@ -350,7 +360,7 @@ def states_from(base: Base, states: Tensor, mask: Tensor, layer: int, vectors: T
     states, mask = _behind(vectors, states, mask)
     *below, entered = _blocks(base)[: layer + 1]
     with running([*below, entered], [*[left_out] * layer, reading(entered, lambda _: states)]):
-        return run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
+        return _run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
 
 
 def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
@@ -364,7 +374,7 @@ def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: M
         return _behind(generated(prompt, layer, text, mask), text, mask)[0]
 
     with running(blocks, [reading(block, partial(behind_its_own, layer)) for layer, block in enumerate(blocks)]):
-        return run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
+        return _run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
 
 
 def _blocks(base: Base) -> list[nn.Module]:

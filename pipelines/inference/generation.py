@@ -6,14 +6,13 @@ Shapes: T tokens read in a step, P prompt tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from pipelines.errors import BaseModelError
-from pipelines.inference.forward import Base, prefixed
+from pipelines.inference.forward import Base, states_behind
 from pipelines.inference.mixed import token_ids
 from pipelines.prompts.artifact import SoftPrompt
 
@@ -58,9 +57,10 @@ def _step(base: Base, prompt: SoftPrompt, ids: Sequence[int], position: int, cac
     """The likeliest token after T more tokens, the first of them at `position`."""
     read = torch.tensor([ids], device=base.device)
     positions = torch.arange(position, position + len(ids), device=base.device)[None]
-    with prefixed(base.layers, prompt.tensors["keys"], prompt.tensors["values"]) if prompt.tensors else nullcontext():
-        out = base.backbone(input_ids=read, position_ids=positions, past_key_values=cache, use_cache=True)
-    return int(base.lm_head(out.last_hidden_state[0, -1]).argmax())
+    states = states_behind(
+        base, prompt.tensors, input_ids=read, position_ids=positions, past_key_values=cache, use_cache=True
+    )
+    return int(base.lm_head(states[0, -1]).argmax())
 
 
 def _ends(base: Base, tokenizer: Any) -> set[int]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
 from ..tokens.template import encode
 from .buckets import buckets
-from .forward import Base, class_scores, hidden_states, padded, pooled, prefixed, run
+from .forward import Base, class_scores, hidden_states, padded, pooled, states_behind
 
 BATCH_ROWS = 64
 PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
@@ -87,20 +86,19 @@ def mixed_states(
     places = torch.arange(ids.shape[1], device=base.device)
     starts = torch.tensor([[len(before)] for before in vectors], device=base.device)
     text = mask * (places >= starts)
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if "embeddings" in set().union(*prompts):
+    inputs, kinds = {"input_ids": ids, "attention_mask": mask}, set[str]().union(*prompts)
+    if "embeddings" in kinds:
         embedded = base.embeddings(inputs.pop("input_ids"))
         embedded[places < starts] = torch.cat(vectors).to(embedded.dtype)
         inputs["inputs_embeds"] = embedded
-    with nullcontext() if "keys" not in set().union(*prompts) else _prefixes(base, prompts):
-        if base.decoder:  # a decoder's text follows the positions of its own prefix
-            lengths = torch.tensor([[_prefix_tokens(prompt)] for prompt in prompts], device=base.device)
-            inputs["position_ids"] = (lengths + places) * mask  # padding could lie beyond the last position
-        return run(base, **inputs), text
+    if base.decoder:  # a decoder's text follows the positions of its own prefix
+        lengths = torch.tensor([[_prefix_tokens(prompt)] for prompt in prompts], device=base.device)
+        inputs["position_ids"] = (lengths + places) * mask  # padding could lie beyond the last position
+    return states_behind(base, _prefixes(base, prompts) if "keys" in kinds else {}, **inputs), text
 
 
-def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> Any:
-    """The prefix of each row, stacked to [L, B, H_kv, P, d_h]; what shorter ones lack is not attended to."""
+def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The prefix of each row, stacked to [L, B, H_kv, P, d_h]; what shorter ones lack is not `present`."""
     lengths = [_prefix_tokens(prompt) for prompt in prompts]
     longest = max(lengths)
     layer, dtype = base.layers[0], base.embeddings.weight.dtype
@@ -110,7 +108,7 @@ def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> Any:
         if tokens:
             keys[:, row, :, :tokens], values[:, row, :, :tokens] = prompt["keys"], prompt["values"]
     present = torch.arange(longest, device=base.device) < torch.tensor(lengths, device=base.device)[:, None]
-    return prefixed(base.layers, keys, values, None if min(lengths) == longest else present)
+    return {"keys": keys, "values": values} | ({"present": present} if min(lengths) < longest else {})
 
 
 def _prefix_tokens(prompt: Mapping[str, Tensor]) -> int:

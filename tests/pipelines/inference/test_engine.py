@@ -26,6 +26,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "short": {"method": "prefix-tuning", "tokens": 1},
     "input": {"method": "prompt-tuning", "tokens": 7},
     "encoded": {"method": "p-tuning", "tokens": 3},
+    "to each text": {"method": "lopa", "tokens": 3},
+    "between layers": {"method": "late", "tokens": 2, "layer": 1},
 }
 LABEL_WORDS = {"label words": {"method": "p-tuning-v2", "tokens": 2, "words": WORDS}}
 

@@ -457,7 +457,7 @@ def test_two_copies_of_the_file_keep_to_themselves(any_folder: Path) -> None:
         bases = [forward.load_base(any_folder), copy.load_base(any_folder)]
         prompts = [prompt_for(bases[0], "key-value", seed) for seed in (3, 4)]
         wanted = [alone(bases[0], ROWS[0], prompt) for prompt in prompts]
-        with copy.prefixed(bases[1].layers, prompts[1]["keys"], prompts[1]["values"]):
+        with copy._prefixed(bases[1].layers, prompts[1]["keys"], prompts[1]["values"]):
             assert torch.equal(alone(bases[0], ROWS[0], prompts[0]), wanted[0])
         assert [len(base.layers) for base in bases] == [2, 2]
         with torch.no_grad():
