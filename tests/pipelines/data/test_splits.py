@@ -126,3 +126,13 @@ def test_duplicates_are_kept_counted_and_told_apart(make_data):
 def test_no_rows_make_no_splits(make_data):
     split = split_rows(frame([]), make_data())
     assert (len(split.rows), len(split.leaks), split.duplicates) == (0, 0, 0)
+
+
+def test_copies_of_a_text_keep_their_slices_in_whatever_order_they_arrive(make_data):
+    rows = frame([("twice", "a", "test"), ("twice", "a", "test"), *many(20)])
+    rows["slice:country"] = ["fr", "de"] + ["-"] * 20
+    data = make_data(slices=("country",))
+    forth, back = split_rows(rows, data).rows, split_rows(rows.iloc[::-1], data).rows
+    assert forth.columns.to_list() == ["id", "text", "label", "split", "slice:country"]
+    assert forth.equals(back)
+    assert sorted(forth.loc[forth["text"] == "twice", "slice:country"]) == ["de", "fr"]
