@@ -48,7 +48,9 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
-        made = client.create_model_version(recipe, source=uri, run_id=run_id, tags=tags(record), model_id=model_id)
+        made = client.create_model_version(
+            recipe, source=uri, run_id=run_id, tags=tags(record), description=record["reason"], model_id=model_id
+        )
         return int(made.version)
 
 

@@ -67,10 +67,14 @@ def recorded(store: Store, name: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: (record.get("at") or "", record.get("version") or 0))
 
 
-def unchanged(store: Store, recipe: Recipe) -> dict[str, Any] | None:
-    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table."""
+def unchanged(store: Store, recipe: Recipe, data: str | None = None) -> dict[str, Any] | None:
+    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table.
+
+    `data` is the digest of the snapshot where it is known already.
+    """
     base = known_base(store, recipe.base)
-    data = source_digest(recipe.data, recipe.folder) if base else None
+    if base and data is None:
+        data = source_digest(recipe.data, recipe.folder)
     if base is None or data is None:
         return None
     record = finished(store, recipe.name, run_key(recipe, base.digest, data))

@@ -17,7 +17,7 @@ from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
 
 
-@task
+@task(task_run_name="judge")
 def judge(
     recipe: Recipe,
     scores: Mapping[str, str],

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEYS = {
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases", "flow_run",
 }  # fmt: skip
 FIGURES = {"accuracy", "low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds"}
 DIGEST = re.compile("[0-9a-f]{64}")
