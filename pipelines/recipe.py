@@ -67,6 +67,7 @@ class Data(Section):
 
     path: str  # a file, a glob, a folder, s3://BUCKET/PREFIX or hf://ORG/SET@REVISION; relative to the recipe's folder
     text: str = "text"
+    pair: str | None = None  # the column of a second text, where a label belongs to two of them
     label: str = "label"
     labels: tuple[str, ...] = Field(min_length=2)
     encoding: str = "utf-8"
@@ -83,16 +84,23 @@ class Data(Section):
                 raise ValueError(f"{key} must differ, got {list(names)!r}")
         if self.text in self.slices:
             raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
+        if self.pair == self.text:
+            raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
         return self
 
     @model_serializer(mode="wrap")
     def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Recipes that were written before there were slices keep their digests.
-        return {key: value for key, value in dump(self).items() if key != "slices" or self.slices}
+        # Recipes that were written before there were pairs and slices keep their digests.
+        absent = {key for key in ("pair", "slices") if not getattr(self, key)}
+        return {key: value for key, value in dump(self).items() if key not in absent}
 
 
 class Template(Section):
-    """`[template]`: how an example becomes the text the base reads."""
+    """`[template]`: how an example becomes the text the base reads.
+
+    Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts
+    between two segments, and without it both are one running text.
+    """
 
     text: str = "{text}"
     max_tokens: int = Field(128, ge=4)  # of template, text and special tokens; longer texts lose their end
@@ -101,7 +109,18 @@ class Template(Section):
     def _names_the_text(self) -> Template:
         if self.text.count("{text}") != 1:
             raise ValueError(f"the template must contain {{text}} exactly once, got {self.text!r}")
+        if self.text.count("{pair}") > 1:
+            raise ValueError(f"the template may contain {{pair}} once, got {self.text!r}")
+        segments = self.text.split("{sep}")
+        each_has_one = all(("{text}" in segment) != ("{pair}" in segment) for segment in segments)
+        if len(segments) > 2 or (len(segments) == 2 and not each_has_one):
+            raise ValueError(f"{{sep}} may stand once, between {{text}} and {{pair}}, got {self.text!r}")
         return self
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether an example has two texts."""
+        return "{pair}" in self.text
 
 
 class Head(Section):
@@ -368,6 +387,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
+        if (self.data.pair is not None) != self.template.of_pairs:
+            raise ValueError(
+                "data.pair and {pair} in template.text belong together, as in text = '{text}{sep}{pair}': got "
+                f"data.pair = {self.data.pair!r} and template.text = {self.template.text!r}"
+            )
         words = self.head.words
         if (self.head.kind == "verbaliser") != (words is not None):
             raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")

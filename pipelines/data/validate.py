@@ -17,7 +17,7 @@ import pandas as pd
 from pipelines.data.contract import Checked, check_rows, slice_column
 from pipelines.data.expectations import check_set
 from pipelines.data.reading import read_rows
-from pipelines.data.splits import SPLITS, Split, split_rows
+from pipelines.data.splits import SPLITS, Split, split_rows, text_columns
 from pipelines.digests import canonical_json, folder_files
 from pipelines.errors import DataError, listed
 from pipelines.memo import Stage
@@ -80,7 +80,7 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
 
 
 def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.DataFrame:
-    """The accepted examples of one split (columns id, text, label), sorted by id.
+    """The accepted examples of one split (columns id, text, perhaps pair, label), sorted by id.
 
     Raises:
         DataError: no such split.
@@ -89,7 +89,7 @@ def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.Da
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}: the splits are {listed(SPLITS)}.")
     rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
-    return rows.loc[rows["split"] == split, ["id", "text", "label"]].reset_index(drop=True)
+    return rows.loc[rows["split"] == split, _columns(rows)].reset_index(drop=True)
 
 
 def load_slices(store: Store, report_tree: str, data: Data, cache: Path) -> dict[str, dict[str, str]]:
@@ -102,11 +102,19 @@ def load_slices(store: Store, report_tree: str, data: Data, cache: Path) -> dict
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
-    """The SHA-256 of examples: one line of canonical JSON `[id, text, label]` for each, in their order."""
+    """The SHA-256 of examples: one line of canonical JSON for each, in their order.
+
+    A line is `[id, text, label]`, or `[id, text, pair, label]`.
+    """
     digest = hashlib.sha256()
-    for row in zip(rows["id"], rows["text"], rows["label"], strict=True):
+    for row in zip(*(rows[name] for name in _columns(rows)), strict=True):
         digest.update(canonical_json(row) + b"\n")
     return digest.hexdigest()
+
+
+def _columns(rows: pd.DataFrame) -> list[str]:
+    """What an example is made of."""
+    return ["id", *text_columns(rows), "label"]
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
@@ -197,9 +205,9 @@ def _most_frequent(checked: Checked) -> str:
 
 
 def _save_split(store: Store, rows: pd.DataFrame) -> str:
-    """The tree of a folder with one file, examples.parquet (columns id, text, label)."""
+    """The tree of a folder with one file, examples.parquet (columns id, text, perhaps pair, label)."""
     with tempfile.TemporaryDirectory(prefix="promptmint-split-") as name:
-        write_rows(rows[["id", "text", "label"]], Path(name) / "examples.parquet")
+        write_rows(rows[_columns(rows)], Path(name) / "examples.parquet")
         return save_tree(store, Path(name))
 
 

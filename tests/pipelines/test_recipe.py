@@ -102,7 +102,11 @@ def test_baselines_are_those_that_are_asked_for(write: Any) -> None:
 UNKNOWN = [
     ("", "sed = 1", "sed: unknown key. Known here: 'base', 'baselines', 'data'"),
     ("[base]", 'commit = "x"', "base.commit: unknown key. Known here: 'files', 'name', 'sources'."),
-    ("[data]", 'txt = "x"', "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'path'"),
+    (
+        "[data]",
+        'txt = "x"',
+        "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'pair'",
+    ),
     ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
     ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
     (
@@ -250,6 +254,31 @@ def test_a_text_to_start_from_and_its_start_go_together(write: Any, line: str) -
     assert load_recipe(write(MINIMAL + 'init = "text"\ninit_text = "x"')).prompt.init_text == "x"
 
 
+PAIR = MINIMAL.replace("path =", 'pair = "second"\npath =')
+
+
+def test_a_pair_needs_a_column_and_a_place(write: Any) -> None:
+    template = '[template]\ntext = "{text}{sep}{pair}"\n'
+    recipe = load_recipe(write(PAIR + template))
+    assert recipe.template.of_pairs and recipe.data.pair == "second"
+    for text in (PAIR, MINIMAL + template):
+        assert "data.pair and {pair} in template.text belong together" in refused(write(text))
+    assert "both are 'second'" in refused(write(PAIR.replace("path =", 'text = "second"\npath =') + template))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{text}{pair}{pair}", "may contain {pair} once"),
+        ("{text}{sep}", "{sep} may stand once, between {text} and {pair}"),
+        ("{sep}{text}{pair}", "{sep} may stand once, between {text} and {pair}"),
+        ("{pair}{sep}and{sep}{text}", "{sep} may stand once, between {text} and {pair}"),
+    ],
+)
+def test_a_template_of_pairs_is_read_whole(write: Any, text: str, message: str) -> None:
+    assert message in refused(write(PAIR + f'[template]\ntext = "{text}"\n'))
+
+
 # The digest.
 
 
@@ -288,6 +317,13 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 WHOLE = Recipe.model_validate(tomllib.loads(FULL)).model_dump(mode="json", exclude={"description"})
+
+
+def test_a_recipe_of_single_texts_keeps_its_digest(write: Any) -> None:
+    recipe = load_recipe(write(MINIMAL))
+    assert "pair" not in recipe.model_dump(mode="json")["data"]
+    paired = load_recipe(write(PAIR + '[template]\ntext = "{text}{pair}"\n'))
+    assert paired.model_dump(mode="json")["data"]["pair"] == "second" and paired.digest != recipe.digest
 
 
 def test_gates_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:

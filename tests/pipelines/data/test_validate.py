@@ -79,6 +79,18 @@ def test_a_column_that_groups_nothing_is_no_slice(judge):
         judge(rows, slices=("land",))
 
 
+def test_pairs_are_judged_and_kept_as_pairs(judge, store, tmp_path):
+    rows = [{"q": f"text {number}", "p": f"pair {number % 3}", "label": "ab"[number % 2]} for number in range(120)]
+    report = judge([*rows, {"q": "text", "p": "", "label": "a"}], text="q", pair="p")
+    assert report["ok"] and report["expectations"] == {"passed": 7, "failed": []}
+    assert report["reasons"] == {"p is shorter than 1 characters": 1}
+    kept = load_split(store, report["tree"], "test", tmp_path / "cache")
+    assert kept.columns.to_list() == ["id", "text", "pair", "label"]
+    assert rows_digest(kept) == report["split_digests"]["test"] != rows_digest(kept.assign(pair="pair 0"))
+    saved = load_tree(store, report["split_trees"]["test"], tmp_path / "cache") / "examples.parquet"
+    assert pd.read_parquet(saved).equals(kept)
+
+
 def test_the_report_has_data_docs_without_paths_of_this_machine(judge, store, tmp_path, monkeypatch):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
