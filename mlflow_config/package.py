@@ -16,8 +16,7 @@ TRAVELLING = (
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
     "inference/__init__.py", "inference/blocks.py", "inference/buckets.py", "inference/forward.py",
-    "inference/instance.py", "inference/mixed.py",
-    "inference/predictor.py",
+    "inference/instance.py", "inference/mixed.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
 NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3")
