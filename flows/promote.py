@@ -19,12 +19,12 @@ def promote(
     """Make a version the champion that serving teams pull.
 
     Args:
-        name: the recipe's name.
-        version: a registered version whose gates passed.
-        who: the person who decides.
-        why: the reason, kept in the ledger.
-        force: promote although its gates did not pass; the reason is then required.
-        expected: the number of the ledger's last entry when you decided; none: its last entry now.
+        name: Name of the recipe.
+        version: Number of a registered version whose gates passed.
+        who: Name of the person who decides.
+        why: The reason, kept in the ledger.
+        force: Promote although its gates did not pass; the reason is then required.
+        expected: Number of the ledger's last entry when you decided. None: its last entry now.
     """
     promote_version(name, version, who, why, force, expected)
     return project_aliases(name)
@@ -37,11 +37,11 @@ def roll_back(
     """Make an earlier champion champion again.
 
     Args:
-        name: the recipe's name.
-        who: the person who decides.
-        why: the reason, kept in the ledger.
-        version: an earlier champion; none: the one before this.
-        expected: the number of the ledger's last entry when you decided; none: its last entry now.
+        name: Name of the recipe.
+        who: Name of the person who decides.
+        why: The reason, kept in the ledger.
+        version: Number of an earlier champion. None: the one before this.
+        expected: Number of the ledger's last entry when you decided. None: its last entry now.
     """
     roll_back_version(name, version, who, why, expected)
     return project_aliases(name)
@@ -52,8 +52,8 @@ def reconcile(name: str | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Make MLflow's aliases and tags say what the ledger says.
 
     Args:
-        name: a recipe's name; none: every recipe in the ledger.
-        dry_run: only tell what differs.
+        name: Name of a recipe. None: every recipe in the ledger.
+        dry_run: Only tell what differs.
     """
     known = ledger.names(the_ledger())
     if name is not None and name not in known:

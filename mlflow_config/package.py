@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ TRAVELLING = (
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
     "inference/__init__.py", "inference/blocks.py", "inference/buckets.py", "inference/forward.py",
-    "inference/instance.py", "inference/mixed.py", "inference/predictor.py",
+    "inference/instance.py", "inference/label_words.py", "inference/mixed.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
-NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3")
+NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "filelock")
 
 
 def copy_code(target: Path) -> None:
@@ -28,6 +29,12 @@ def copy_code(target: Path) -> None:
     for name in TRAVELLING:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, target / name)
+
+
+def _columns(prompt: Path) -> list[str]:
+    """What the model in an artifact's folder is asked with: a text, or two."""
+    template = json.loads((prompt / "prompt.json").read_bytes())["template"]["text"]
+    return ["text", "pair"] if "{pair}" in template else ["text"]
 
 
 def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
@@ -44,7 +51,7 @@ def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
 
     copy_code(scratch / "code")
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "text")]),
+        inputs=Schema([ColSpec("string", name) for name in _columns(prompt)]),
         outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
     )
     with mlflow.start_run(run_id=run_id):

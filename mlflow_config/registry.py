@@ -11,6 +11,7 @@ from mlflow_config import names
 from mlflow_config.package import log_model
 from mlflow_config.tracking import connected, experiment_id
 from pipelines.errors import RegistryError
+from pipelines.settings import tracking_uri
 
 
 def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) -> int:
@@ -47,8 +48,26 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
-        made = client.create_model_version(recipe, source=uri, run_id=run_id, tags=tags(record), model_id=model_id)
+        made = client.create_model_version(
+            recipe, source=uri, run_id=run_id, tags=tags(record), description=record["reason"], model_id=model_id
+        )
         return int(made.version)
+
+
+def attach(recipe: str, version: int, name: str, content: bytes) -> str:
+    """Where a person opens the file `name` that is now kept with a version's run; what had its name is replaced.
+
+    Raises `TransientError` or `RegistryError`.
+    """
+    with connected() as client, tempfile.TemporaryDirectory(prefix="promptmint-attach-") as scratch:
+        run = client.get_run(client.get_model_version(recipe, str(version)).run_id).info
+        path = Path(scratch) / name
+        path.write_bytes(content)
+        client.log_artifact(run.run_id, str(path))
+    server = tracking_uri().rstrip("/")
+    if server.startswith(("http://", "https://")):
+        return f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{name}"
+    return f"{run.artifact_uri}/{name}"
 
 
 def project(recipe: str, champion: int | None, challenger: int | None) -> None:

@@ -67,23 +67,40 @@ class Data(Section):
 
     path: str  # a file, a glob, a folder, s3://BUCKET/PREFIX or hf://ORG/SET@REVISION; relative to the recipe's folder
     text: str = "text"
+    pair: str | None = None  # the column of a second text, where a label belongs to two of them
     label: str = "label"
     labels: tuple[str, ...] = Field(min_length=2)
     encoding: str = "utf-8"
     split: str | None = None  # a column with train / validation / test; None: by content hash
     validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
     test_fraction: Fraction = 0.2  # where the data bring no splits
+    slices: tuple[str, ...] = ()  # columns by whose values the test split is also told, and may be judged
     checks: Checks = Checks()
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Data:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must differ, got {list(self.labels)!r}")
+    def _names_differ(self) -> Data:
+        for key, names in (("labels", self.labels), ("slices", self.slices)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} must differ, got {list(names)!r}")
+        if self.text in self.slices:
+            raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
+        if self.pair == self.text:
+            raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there were pairs and slices keep their digests.
+        absent = {key for key in ("pair", "slices") if not getattr(self, key)}
+        return {key: value for key, value in dump(self).items() if key not in absent}
 
 
 class Template(Section):
-    """`[template]`: how an example becomes the text the base reads."""
+    """`[template]`: how an example becomes the text the base reads.
+
+    Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts
+    between two segments, and without it both are one running text.
+    """
 
     text: str = "{text}"
     max_tokens: int = Field(128, ge=4)  # of template, text and special tokens; longer texts lose their end
@@ -92,7 +109,18 @@ class Template(Section):
     def _names_the_text(self) -> Template:
         if self.text.count("{text}") != 1:
             raise ValueError(f"the template must contain {{text}} exactly once, got {self.text!r}")
+        if self.text.count("{pair}") > 1:
+            raise ValueError(f"the template may contain {{pair}} once, got {self.text!r}")
+        segments = self.text.split("{sep}")
+        each_has_one = all(("{text}" in segment) != ("{pair}" in segment) for segment in segments)
+        if len(segments) > 2 or (len(segments) == 2 and not each_has_one):
+            raise ValueError(f"{{sep}} may stand once, between {{text}} and {{pair}}, got {self.text!r}")
         return self
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether an example has two texts."""
+        return "{pair}" in self.text
 
 
 class Head(Section):
@@ -267,7 +295,7 @@ class Budgets(Section):
 
 
 # What changes nothing at its default, and is then neither in the digest nor in the artifact.
-NOT_ASKED = ("superior", "per_label_accuracy", "max_ece", "min_power", "disagreement")
+NOT_ASKED = ("superior", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
 
 
 class Gates(Section):
@@ -281,6 +309,7 @@ class Gates(Section):
     non_inferior: tuple[NonInferiority, ...] = ()
     superior: tuple[Superiority, ...] = ()
     per_label_accuracy: float | None = Field(None, gt=0, lt=1)  # that no label may be proven to be below
+    per_slice_accuracy: float | None = Field(None, gt=0, lt=1)  # the same of every value of data.slices
     max_ece: float | None = Field(None, gt=0, lt=1)  # expected calibration error that may not be proven to be exceeded
     min_power: float = Field(0.0, ge=0, lt=1)  # of every non-inferiority gate, foreseen; below it nothing is trained
     disagreement: float = Field(0.1, gt=0, le=1)  # share of examples that one of two answers rightly, as foreseen
@@ -358,6 +387,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
+        if (self.data.pair is not None) != self.template.of_pairs:
+            raise ValueError(
+                "data.pair and {pair} in template.text belong together, as in text = '{text}{sep}{pair}': got "
+                f"data.pair = {self.data.pair!r} and template.text = {self.template.text!r}"
+            )
         words = self.head.words
         if (self.head.kind == "verbaliser") != (words is not None):
             raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")
@@ -371,6 +405,8 @@ class Recipe(Section):
             )
         if words is not None and self.baselines.head_only is not None:
             raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.gates.per_slice_accuracy is not None and not self.data.slices:
+            raise ValueError("gates.per_slice_accuracy needs data.slices: the columns whose values are slices")
         if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:
             raise ValueError(
                 f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "

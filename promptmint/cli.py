@@ -15,12 +15,13 @@ from types import FrameType
 import typer
 
 from pipelines.errors import PromptmintError
-from promptmint.commands import deciding, keeping, minting, using
+from promptmint.commands import deciding, keeping, minting, serving, telling, using
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     minting.run, minting.reproduce,
     deciding.status, deciding.promote, deciding.rollback, deciding.reconcile,
-    using.pull, using.export, using.predict, using.verify,
+    telling.report,
+    using.pull, using.export, using.predict, using.verify, serving.serve,
     keeping.doctor, keeping.gc, keeping.up, keeping.down,
 )  # fmt: skip
 INTERRUPTED = "Interrupted. What was finished is in the store; the same command goes on from there."

@@ -25,7 +25,7 @@ from pipelines.store.trees import load_tree, save_tree
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="complete artifact", **RETRYING)
 def complete_artifact(minted: str, recipe: Recipe, base: PinnedBase, record: Mapping[str, Any]) -> str:
     """The tree of the prompt's whole artifact: what was minted, and where it comes from beside it."""
     store = the_store()
@@ -37,7 +37,7 @@ def complete_artifact(minted: str, recipe: Recipe, base: PinnedBase, record: Map
         return save_tree(store, folder)
 
 
-@task(**RETRYING)
+@task(task_run_name="register", **RETRYING)
 def register(record: Mapping[str, Any]) -> int:
     """The version under which the run's prompt now stands in MLflow and in the ledger; once, however often asked."""
     artifact = load_tree(the_store(), record["artifact"], cache_folder())
@@ -50,7 +50,7 @@ def register(record: Mapping[str, Any]) -> int:
     return version
 
 
-@task(**RETRYING)
+@task(task_run_name="project aliases", **RETRYING)
 def project_aliases(name: str) -> dict[str, int | None]:
     """`{champion, challenger}` as the ledger has them; MLflow's aliases now say the same."""
     state = ledger.state(ledger.read(the_ledger(), name))
@@ -58,7 +58,7 @@ def project_aliases(name: str) -> dict[str, int | None]:
     return {"champion": state.champion, "challenger": state.challenger}
 
 
-@task(**RETRYING)
+@task(task_run_name="promote version", **RETRYING)
 def promote_version(
     name: str, version: int, who: str, why: str, force: bool = False, expected: int | None = None
 ) -> None:
@@ -66,13 +66,13 @@ def promote_version(
     ledger.promote(the_ledger(), name, version, who=who, why=why, force=force, expected=expected)
 
 
-@task(**RETRYING)
+@task(task_run_name="roll back version", **RETRYING)
 def roll_back_version(name: str, version: int | None, who: str, why: str, expected: int | None = None) -> None:
     """Make an earlier champion champion again. Raises `LedgerError` where there is none."""
     ledger.roll_back(the_ledger(), name, version, who=who, why=why, expected=expected)
 
 
-@task(**RETRYING)
+@task(task_run_name="reconcile with ledger", **RETRYING)
 def reconcile_with_ledger(name: str, dry_run: bool) -> dict[str, Any]:
     """`{changed, lost}`: what MLflow did not say as the ledger does, and the versions that it does not have.
 

@@ -24,7 +24,7 @@ from tasks.retrying import RETRYING
 from tasks.tokens import shards as shards_of
 
 
-@task(**RETRYING)
+@task(task_run_name="score", **RETRYING)
 def score(
     recipe: Recipe,
     base: PinnedBase,
@@ -56,7 +56,7 @@ class Reigning:
     sequence: int  # of the ledger's last entry when it was read: a promotion is decided on that
 
 
-@task(**RETRYING)
+@task(task_run_name="score champion", **RETRYING)
 def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> Reigning:
     """The reigning champion scored on the same examples, on its own base, where it answers the same labels."""
     from pipelines.evaluation.scoring import Contender, score_all

@@ -18,7 +18,7 @@ from tasks.progress import News, StageProgress, tell
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="train", **RETRYING)
 def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute) -> dict[str, dict[str, Any]]:
     """What tuning gave per method: its weights' tree, parameters, bytes, seconds and curves."""
     from pipelines.training.tuning import train_all
@@ -31,7 +31,7 @@ def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Com
     )  # fmt: skip
 
 
-@task(**RETRYING)
+@task(task_run_name="sweep", **RETRYING)
 def sweep(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute) -> list[dict[str, Any]]:
     """The leaderboard of the recipe's sweep, best first, method by method; published as a table of this run."""
     from pipelines.training import leaderboard

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import DataError, listed
-from pipelines.evaluation.guards import CALIBRATION, FLOOR, calibrated, every_label
+from pipelines.evaluation.guards import CALIBRATION, FLOOR, SLICES, calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult, Outcome
 from pipelines.evaluation.scores import Scores, paired
 from pipelines.evaluation.statistics import Interval, examples_needed, mcnemar, paired_bootstrap
@@ -52,6 +52,7 @@ def judge(
     seed: int,
     labels: Sequence[str] = (),
     no_champion: str = NO_CHAMPION,
+    slices: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Verdict:
     """Whether a prompt may be promoted.
 
@@ -63,6 +64,7 @@ def judge(
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
         labels: the recipe's, in the order of the logits; needed where a gate looks at every label.
         no_champion: why there are no scores of a `champion`, where there are none; the gate's reason.
+        slices: `{column: {id: value}}` of the test examples; needed where a gate looks at every slice.
 
     Raises:
         DataError: scores or costs that a gate needs are missing, or two models were scored on different examples.
@@ -71,6 +73,12 @@ def judge(
     if gates.per_label_accuracy is not None:
         _require("prompt", scores, FLOOR)
         results.append(every_label(scores["prompt"], labels, gates.per_label_accuracy, gates.confidence))
+    if gates.per_slice_accuracy is not None:
+        _require("prompt", scores, SLICES)
+        results += [
+            every_slice(scores["prompt"], column, values, gates.per_slice_accuracy, gates.confidence)
+            for column, values in (slices or {}).items()
+        ]
     if gates.max_ece is not None:
         _require("prompt", scores, CALIBRATION)
         results.append(calibrated(scores["prompt"], gates.max_ece, gates.confidence, gates.resamples, seed))

@@ -69,7 +69,7 @@ def gate_rows(record: Record) -> list[list[str]]:
 def comparison_rows(record: Record) -> list[list[str]]:
     """One row per comparison that was made, as text under `COMPARED`."""
     return [
-        [gate["name"], f"{gate['estimate']:+.1f}", _count(gate["won"]), _count(gate["lost"]), _p_value(gate["p_value"])]
+        [gate["name"], f"{gate['estimate']:+.1f}", _count(gate["won"]), _count(gate["lost"]), p_value(gate["p_value"])]
         for gate in record.get("gates") or []
         if gate.get("p_value") is not None
     ]
@@ -261,7 +261,7 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _p_value(p: float) -> str:
+def p_value(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 

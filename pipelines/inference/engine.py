@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from pipelines.digests import digest_file
 from pipelines.inference.forward import Base, load_base
 from pipelines.inference.generation import written_on
-from pipelines.inference.mixed import logits
+from pipelines.inference.mixed import Text, logits
 from pipelines.inference.predictor import Answer, Predictor, answer, ready
 from pipelines.inference.shelf import Shelf
 from pipelines.prompts.artifact import SoftPrompt, check_base, read_prompt, read_proof
@@ -74,8 +74,8 @@ class Engine:
         """What is ready now, by name. A prompt that is not in memory has its card and digest, and no tensors."""
         return MappingProxyType(self._shelf.prompts())
 
-    def predict(self, requests: Sequence[tuple[str, str]]) -> list[Answer]:
-        """An answer per (name of a prompt, text), in their order.
+    def predict(self, requests: Sequence[tuple[str, Text]]) -> list[Answer]:
+        """An answer per (name of a prompt, text), in their order; a prompt of pairs is asked with two texts, a tuple.
 
         Raises:
             ArtifactError: there is no prompt of a name, or one that must be read again has changed in its folder.
@@ -123,7 +123,7 @@ class Engine:
 
 def _in_own_memory(base: Base) -> Base:
     """The base, none of its weights mapped from a file: what is done to the file must not reach a running engine."""
-    for part in filter(None, (base.backbone, base.lm_head)):
+    for part in filter(None, (base.whole, base.lm_head)):
         for parameter in part.parameters():
             parameter.data = parameter.data.clone()
     return base

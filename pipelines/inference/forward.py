@@ -2,6 +2,11 @@
 
 This file travels inside every packaged model and therefore imports nothing of promptmint by its absolute name.
 
+What reads the text is an encoder (BERT-like), a decoder (GPT- or Llama-like), or the encoder of an encoder-decoder (T5-
+or BART-like). There the prompt enters the encoder, at its input (as in Lester et al. 2021, section 2) or in its
+self-attentions; a linear head reads the encoder's text positions, while label words are what the decoder says:
+`label_words.py`.
+
 Shapes: B rows, T text positions (padding on the right), P prompt tokens, d hidden width, L layers, H_kv key/value heads
 of width d_h, C classes. Padding never changes a result: a prompt stands directly before the text, and padded positions
 are masked and come last, so that every base numbers its positions as it does on its own.
@@ -19,7 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -44,13 +57,21 @@ class AttentionLayer:
 class Base:
     """A frozen model without its task heads.
 
-    `backbone` gives hidden states; `lm_head` turns them into vocabulary scores, where the model has one.
+    `backbone` reads the text and gives hidden states; `lm_head` turns them, or those of the decoder of an
+    encoder-decoder, into vocabulary scores, where the model has one.
     """
 
     backbone: Any
     lm_head: Any
     decoder: bool
-    layers: tuple[AttentionLayer, ...]
+    layers: tuple[AttentionLayer, ...]  # of the backbone
+    seq2seq: Any = None  # an encoder-decoder as a whole; its encoder is the backbone
+    separator: int | None = None  # the token that ends a segment, where the base tells the first from the second
+
+    @property
+    def whole(self) -> Any:
+        """The backbone, or the encoder-decoder that it is part of."""
+        return self.backbone if self.seq2seq is None else self.seq2seq
 
     @property
     def hidden_width(self) -> int:
@@ -80,34 +101,40 @@ def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
     Only safetensors are read and no code from the folder is run.
 
     Raises:
-        ValueError: an architecture without soft prompts (encoder-decoders, for now models of text alone).
+        ValueError: an architecture without soft prompts: it reads more than text, or its attention is its own.
     """
     config = AutoConfig.from_pretrained(folder)
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"The base in {str(folder)!r} is the encoder-decoder {config.model_type!r}; this version steers encoders "
-            "(BERT-like) and decoders (GPT- or Llama-like)."
-        )
-    decoder = _is_decoder(config)
+    decoder, seq2seq = _is_decoder(config), None
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": ATTENTION, "use_safetensors": True}
-    if decoder:
+    if config.is_encoder_decoder:
+        seq2seq = AutoModelForSeq2SeqLM.from_pretrained(folder, **options)
+        backbone, lm_head = seq2seq.get_encoder(), seq2seq.get_output_embeddings()
+    elif decoder:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
         backbone, lm_head = model.base_model, model.get_output_embeddings()
     else:
         backbone, lm_head = AutoModel.from_pretrained(folder, **options), None
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # heads read text positions, not a pooled one
-    for part in filter(None, (backbone, lm_head)):
+    for part in filter(None, (backbone, lm_head, seq2seq)):
         part.eval()
         part.requires_grad_(False)
         part.to(device)
-    return Base(backbone, lm_head, decoder, _attention_layers(backbone))
+    return Base(backbone, lm_head, decoder, _attention_layers(backbone), seq2seq, _separator(folder, config))
 
 
 def _is_decoder(config: Any) -> bool:
     """Whether a checkpoint was trained left to right, by the class that it names."""
     names = config.architectures or []
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+def _separator(folder: Path, config: Any) -> int | None:
+    """The token that ends a segment of a base with token types (BERT-like), as its tokenizer says."""
+    if getattr(config, "type_vocab_size", 0) < 2 or not (folder / "tokenizer_config.json").exists():
+        return None
+    separator: int | None = AutoTokenizer.from_pretrained(folder).sep_token_id
+    return separator
 
 
 # Key/value injection: one attention function for every architecture that transformers can dispatch.
@@ -131,6 +158,8 @@ def _attention(
         key = torch.cat([keys.to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
         value = torch.cat([values.to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
         options["is_causal"] = False  # where causality matters the mask above says so
+        if options.get("position_bias") is not None:  # T5 knows places by a bias on scores [1, H, T_q, T_kv]
+            options["position_bias"] = nn.functional.pad(options["position_bias"], (tokens, 0))  # a prefix has none
     with sdpa_kernel(_kernels(query, key)):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
@@ -253,27 +282,37 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
             text, among the hidden states that layer M reads, counted from 0), or nothing; or the tensors that make a
             prompt from each text, or offsets of its embeddings, as `instance.py` names them.
     """
+    return read(base, input_ids, mask, prompt)[0][:, -input_ids.shape[1] :]
+
+
+def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Hidden states of the text, behind those of a prompt among the input embeddings, [B, P + T, d], and their mask.
+
+    The arguments are those of `hidden_states`.
+    """
     if "pool_queries" in prompt:
-        return _generated_throughout(base, input_ids, mask, prompt)
+        return _generated_throughout(base, input_ids, mask, prompt), mask
     if "gate_u_in" in prompt:
         prompt = {"embeddings": gated(prompt, encoding(base, input_ids, mask))}
     if (layer := entered_layer(prompt)) is not None:
-        return states_from(base, states_at(base, input_ids, mask, layer), mask, layer, prompt[f"layer_{layer}"])
+        below = states_at(base, input_ids, mask, layer)
+        return states_from(base, below, mask, layer, prompt[f"layer_{layer}"]), mask
     if "embeddings" in prompt:
         rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[-2]
         embedded = with_offsets(prompt, base.embeddings(input_ids))
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
-        return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
+        types = token_types(base, nn.functional.pad(input_ids, (tokens, 0)))
+        return _run(base, inputs_embeds=embedded, attention_mask=mask, **types), mask
     if "keys" in prompt:
         with _prefixed(base.layers, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return _run(base, input_ids=input_ids, attention_mask=mask)
+                return _run(base, input_ids=input_ids, attention_mask=mask), mask
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
             positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
-            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
-    return _run(base, input_ids=input_ids, attention_mask=mask)
+            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions), mask
+    return _run(base, input_ids=input_ids, attention_mask=mask), mask
 
 
 def states_behind(base: Base, prefix: Mapping[str, Tensor], **inputs: Any) -> Tensor:
@@ -288,9 +327,19 @@ def states_behind(base: Base, prefix: Mapping[str, Tensor], **inputs: Any) -> Te
 
 
 def _run(base: Base, **inputs: Any) -> Tensor:
+    if "input_ids" in inputs:
+        inputs |= token_types(base, inputs["input_ids"])
     extra = {"use_cache": False} if base.decoder else {}
     states: Tensor = base.backbone(**{**extra, **inputs}).last_hidden_state
     return states
+
+
+def token_types(base: Base, input_ids: Tensor) -> dict[str, Tensor]:
+    """Token types [B, T] of a base that has them: 0 up to the first separator, 1 after it; nothing for other bases."""
+    if base.separator is None:
+        return {}
+    ends = (input_ids == base.separator).long()
+    return {"token_type_ids": (ends.cumsum(1) - ends).clamp(max=1)}
 
 
 def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -304,17 +353,24 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Tensor:
-    """Logits [B, C] from features [B, d]: a linear head's, or the label words' from the base's own head.
+    """Logits [B, C] from features [B, d]: a linear head's, or the label words' from a decoder's own head.
+
+    Label words of several tokens, and what an encoder-decoder says, are not to be had from features: `word_scores`.
 
     Args:
         base: the frozen model.
         features: the pooled hidden states.
         head: `{"weight": [C, d], "bias": [C]}`, or `{"word_ids": [C]}` (a verbaliser).
+
+    Raises:
+        ValueError: the base has no language-model head, or the label words have to be read.
     """
     if "word_ids" not in head:
         return nn.functional.linear(features, head["weight"].to(features.dtype), head["bias"].to(features.dtype))
     if base.lm_head is None:
         raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
+    if head["word_ids"].dim() > 1 or base.seq2seq is not None:
+        raise ValueError("These label words are scored by reading them: use word_scores in the place of class_scores.")
     words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
     bias = getattr(base.lm_head, "bias", None)
     return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
@@ -373,8 +429,9 @@ def _generated_throughout(base: Base, input_ids: Tensor, mask: Tensor, prompt: M
         text = states[:, tokens:]
         return _behind(generated(prompt, layer, text, mask), text, mask)[0]
 
+    types = token_types(base, nn.functional.pad(input_ids, (tokens, 0)))
     with running(blocks, [reading(block, partial(behind_its_own, layer)) for layer, block in enumerate(blocks)]):
-        return _run(base, inputs_embeds=inputs, attention_mask=seen)[:, tokens:]
+        return _run(base, inputs_embeds=inputs, attention_mask=seen, **types)[:, tokens:]
 
 
 def _blocks(base: Base) -> list[nn.Module]:

@@ -1,8 +1,9 @@
 """Many prompts over one base in one batch: each row follows a prompt of its own.
 
 Rows may differ in their prompt, its length and where it enters. A prompt that is the same for all texts, as keys and
-values or among the input embeddings, shares a batch with any other such prompt; rows of every other kind of prompt
-share one with rows of the same prompt only. What a row answers does not depend on its company.
+values or among the input embeddings, shares a batch with any other such prompt; rows of every other kind of prompt, and
+of prompts whose label words must be read, share one with rows of the same prompt only. What a row answers does not
+depend on its company.
 
 This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
 
@@ -24,20 +25,22 @@ from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
 from ..tokens.template import encode
 from .buckets import buckets
-from .forward import Base, class_scores, hidden_states, padded, pooled, states_behind
+from .forward import Base, class_scores, hidden_states, padded, pooled, states_behind, token_types
+from .label_words import must_be_read, word_scores
 
 BATCH_ROWS = 64
 PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
 GPU_PASS_COST = 4096  # a guess: there starting kernels costs far more than a position
+Text = str | tuple[str, str]  # what is asked: a text, or two for a prompt of pairs
 MIXABLE = ({"embeddings"}, {"keys", "values"})  # what a prompt consists of, if it shares batches with others
 
 
 @torch.no_grad()
-def logits(base: Base, tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> list[Tensor]:
+def logits(base: Base, tokenizer: Any, requests: Sequence[tuple[SoftPrompt, Text]]) -> list[Tensor]:
     """Class logits [C] in float32 on the CPU for each prompt and text, in their order.
 
     Raises:
-        DataError: a text has no tokens.
+        DataError: a text has no tokens, or is one where its prompt wants two, or the other way round.
     """
     found: dict[int, Tensor] = {}
     prompts = [prompt for prompt, _ in requests]
@@ -66,6 +69,8 @@ def _scores(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPro
 
 def _scores_of_one(base: Base, input_ids: Tensor, mask: Tensor, prompt: SoftPrompt) -> Tensor:
     """Class logits [B, C] of rows that all follow the same prompt."""
+    if "word_ids" in prompt.head:
+        return word_scores(base, input_ids, mask, prompt.tensors, prompt.head)
     states = hidden_states(base, input_ids, mask, prompt.tensors)
     return class_scores(base, pooled(states, mask, _pooling(prompt)), prompt.head)
 
@@ -90,7 +95,7 @@ def mixed_states(
     if "embeddings" in kinds:
         embedded = base.embeddings(inputs.pop("input_ids"))
         embedded[places < starts] = torch.cat(vectors).to(embedded.dtype)
-        inputs["inputs_embeds"] = embedded
+        inputs |= {"inputs_embeds": embedded, **token_types(base, ids)}
     if base.decoder:  # a decoder's text follows the positions of its own prefix
         lengths = torch.tensor([[_prefix_tokens(prompt)] for prompt in prompts], device=base.device)
         inputs["position_ids"] = (lengths + places) * mask  # padding could lie beyond the last position
@@ -120,18 +125,21 @@ def _pooling(prompt: SoftPrompt) -> str:
     return pooling
 
 
-def token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, str]]) -> list[list[int]]:
+def token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, Text]]) -> list[list[int]]:
     """Each text in its prompt's template; texts with the same template are encoded together.
 
     Raises:
-        DataError: a text has no tokens.
+        DataError: a text has no tokens, or is one where its prompt wants two, or the other way round.
     """
     places: dict[Template, list[int]] = defaultdict(list)
     for place, (prompt, _) in enumerate(requests):
         places[Template(**prompt.card["template"])].append(place)
     found: dict[int, list[int]] = {}
     for template, own in places.items():
-        encoded = encode(tokenizer, template, [requests[place][1] for place in own])
+        asked = [requests[place][1] for place in own]
+        firsts = [text if isinstance(text, str) else text[0] for text in asked]
+        seconds = [text[1] for text in asked if not isinstance(text, str)]
+        encoded = encode(tokenizer, template, firsts, seconds or None)
         found |= {place: row.input_ids for place, row in zip(own, encoded, strict=True)}
     if empty := [place for place, ids in found.items() if not ids]:
         raise DataError(
@@ -145,7 +153,8 @@ def _batches(base: Base, prompts: Sequence[SoftPrompt], rows: Sequence[Sequence[
     """Which rows share a forward pass: of prompts that can be mixed, or of one prompt, and of like lengths."""
     kinds: dict[str, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
-        kinds["mixed" if set(prompt.tensors) in MIXABLE else prompt.digest].append(place)
+        mixable = set(prompt.tensors) in MIXABLE and not must_be_read(base, prompt.head)
+        kinds["mixed" if mixable else prompt.digest].append(place)
     pass_cost = PASS_COST if base.device.type == "cpu" else GPU_PASS_COST
     for places in kinds.values():
         for batch in buckets([len(rows[place]) for place in places], BATCH_ROWS, pass_cost):

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, DataError
 from ..prompts.artifact import Proof, SoftPrompt, check_base, read_prompt, read_proof
 from ..settings import cache_folder
 from ..store.store import open_store
 from ..store.trees import load_checked_tree
 from .forward import Base, load_base, read_once
-from .mixed import logits
+from .mixed import Text, logits
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,23 @@ class Predictor:
     tokenizer: Any
     proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
 
-    def predict(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer per text.
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
+        """An answer per text, or per text and its pair: the second texts for a prompt that was tuned on two.
 
         Raises:
-            DataError: a text has no tokens.
+            DataError: a text has no tokens; or the prompt wants second texts and there are none, or the other way
+                round.
         """
         labels = self.prompt.labels
-        rows = self.logits(texts).softmax(dim=1).tolist()
+        rows = self.logits(texts, pairs).softmax(dim=1).tolist()
         return [answer(labels, row) for row in rows]
 
-    def logits(self, texts: Sequence[str]) -> Tensor:
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Class logits [n, C] in float32."""
-        rows = logits(self.base, self.tokenizer, [(self.prompt, text) for text in texts])
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(f"There are {len(texts)} texts and {len(pairs)} second ones. Give one of each per example.")
+        asked: Sequence[Text] = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        rows = logits(self.base, self.tokenizer, [(self.prompt, text) for text in asked])
         return torch.stack(rows) if rows else torch.empty(0, len(self.prompt.labels))
 
     def replay(self, proof: Proof) -> float:
@@ -63,7 +67,7 @@ class Predictor:
         Raises:
             ArtifactError: it is larger than the proof tolerates; this machine does not answer as the mint did.
         """
-        difference = float((self.logits(proof.texts) - proof.logits).abs().max())
+        difference = float((self.logits(proof.texts, proof.pairs) - proof.logits).abs().max())
         if not difference <= proof.tolerance:
             raise ArtifactError(
                 f"The proof failed: a logit differs by {difference:.2e}, more than {proof.tolerance:.0e}, from what "

@@ -5,7 +5,8 @@
     provenance.json                   how it came to be: scores, gates, versions; not part of the identity
 
 `prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], or `keys` and `values`
-[L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C].
+[L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C], [C, W] where label
+words have several tokens (-1 after shorter ones), with `head.opening` [O] on an encoder-decoder.
 
 This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
 """
@@ -52,6 +53,7 @@ class Proof:
     texts: list[str]
     logits: Tensor
     tolerance: float
+    pairs: list[str] | None = None  # the second text of each, where the prompt reads two
 
 
 def prompt_digest(folder: Path) -> str:
@@ -73,7 +75,8 @@ def write_prompt(
 def write_proof(folder: Path, proof: Proof) -> None:
     """Put the proof beside the identity it proves."""
     save_file({"logits": proof.logits.detach().cpu().contiguous()}, folder / "proof.safetensors")
-    _write_json(folder / "proof.json", {"texts": proof.texts, "tolerance": proof.tolerance})
+    second = {} if proof.pairs is None else {"pairs": proof.pairs}
+    _write_json(folder / "proof.json", {"texts": proof.texts, **second, "tolerance": proof.tolerance})
 
 
 def read_prompt(folder: Path, expected_digest: str | None = None) -> SoftPrompt:
@@ -110,7 +113,7 @@ def read_proof(folder: Path) -> Proof:
     """The proof beside a prompt. Raises `ArtifactError` where it is missing or damaged."""
     record, stored = _read_json(folder / "proof.json"), _read_tensors(folder / "proof.safetensors")
     try:
-        proof = Proof(record["texts"], stored["logits"], record["tolerance"])
+        proof = Proof(record["texts"], stored["logits"], record["tolerance"], record.get("pairs"))
     except KeyError as error:
         raise ArtifactError(f"The proof in {str(folder)!r} lacks {error}. Pull the prompt again.") from error
     if not 0 < len(proof.texts) == len(proof.logits):

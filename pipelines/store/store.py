@@ -4,6 +4,7 @@
     trees/ab/abcdef...json           a folder: {path: SHA-256}             (trees.py)
     memo/STAGE/KEY.json              what a stage made of its inputs       (../memo.py)
     runs/RECIPE/RUN_KEY.json         the last word on one run
+    watch/RECIPE.json                which data were announced last         (../data/arrivals.py)
     ledger/RECIPE/00000001.json      who is champion, append-only          (../promotion/ledger.py)
 
 Keys under `probe/` live for a moment only: see s3.py.

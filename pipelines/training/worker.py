@@ -26,12 +26,12 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
-from pipelines.errors import BaseModelError, DivergedError, PromptmintError, RecipeError, TrainingError
+from pipelines.errors import BaseModelError, DivergedError, PromptmintError, TrainingError
 from pipelines.inference.forward import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
-from pipelines.prompts.verbaliser import label_word_ids
+from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
@@ -146,13 +146,7 @@ def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, se
     """The head's tensors at their start."""
     if head.words is None:
         return linear_head(base, len(labels), seed)
-    if base.lm_head is None:
-        raise RecipeError(
-            "head.kind = 'verbaliser' scores label words with the base's own language-model head; this base has none. "
-            "Set head.kind = 'linear', or choose a decoder."
-        )
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    return {"word_ids": torch.tensor(label_word_ids(tokenizer, head.words))}
+    return word_head(base, AutoTokenizer.from_pretrained(base_folder), head.words)
 
 
 def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> list[int]:
@@ -166,7 +160,7 @@ def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> l
 
 def _digest_weights(base: Base) -> str:
     """One digest over every weight of the frozen base, to show that training left it alone."""
-    weights = sorted(base.backbone.state_dict().items())
+    weights = sorted(base.whole.state_dict().items())
     return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(tensor)) for _, tensor in weights))
 
 

@@ -15,6 +15,7 @@ from promptmint.embedded import embedded_prefect
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
     "scores", "gates", "seconds", "unchanged", "data", "power", "leaderboard", "artifact", "aliases", "not_promoted",
+    "flow_run",
 )  # fmt: skip
 
 
@@ -51,13 +52,13 @@ def reproduce(
     from pipelines.reproduce import reproduce as again
     from pipelines.store.store import the_store
     from pipelines.training.compute import load_compute
-    from promptmint.client import artifact
+    from promptmint.client import find
     from promptmint.terminal import bar, show_reproduction
 
-    folder, digest = artifact(reference)
+    version = find(reference)
     profile = load_compute(compute) if compute else None
     with bar(Console(stderr=True), "check, train") as on_news:
-        result = again(the_store(), folder, digest, profile, home() / "work", cache_folder(), on_news)
+        result = again(the_store(), version.folder, version.digest, profile, home() / "work", cache_folder(), on_news)
     found = {"reference": reference, "equal": result.equal, **asdict(result)}
     if as_json:
         print_json(found)
@@ -72,11 +73,11 @@ def _retrain(recipe: Path, compute: Path | None) -> dict[str, Any]:
     embedded_prefect()
     from rich.console import Console
 
-    from flows.retrain import retrain
+    from flows.retrain import mint
     from promptmint.terminal import progress
 
     with progress(Console(stderr=True)):
-        record: dict[str, Any] = retrain(str(recipe), str(compute) if compute else None)
+        record: dict[str, Any] = mint(str(recipe), str(compute) if compute else None)
     return record
 
 

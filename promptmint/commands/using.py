@@ -48,12 +48,15 @@ def export(
 def predict(
     reference: Reference,
     texts: Annotated[list[str], typer.Argument(help="What to answer; - reads one text per line from standard input")],
+    pairs: Annotated[
+        list[str] | None, typer.Option("--pair", help="For a prompt of pairs: the second text of each, in their order")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer texts with a prompt on its base."""
+    """Answer texts, or pairs of texts, with a prompt on its base."""
     if texts == ["-"]:
         texts = sys.stdin.read().splitlines()
-    answers = _load(reference).predict(texts)
+    answers = _load(reference).predict(texts, pairs)
     found = [
         {"text": text, "label": answer.label, "probability": round(answer.probability, 4)}
         for text, answer in zip(texts, answers, strict=True)

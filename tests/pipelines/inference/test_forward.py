@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, T5Config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    WhisperConfig,
+)
 
 from pipelines.inference import forward
 from pipelines.inference.forward import (
@@ -30,7 +38,8 @@ from pipelines.inference.forward import (
 P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 KINDS = ["input", "key-value", "late", "gate", "offsets", "generator"]
-TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5}  # Llama's norms and rotary angles are float32 in any case
+# Llama's norms and rotary angles, and T5's norms, are float32 in any case.
+TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5, "t5": 1e-5, "bart": 1e-10}
 
 
 def close(base: Base, left: Tensor, right: Tensor) -> bool:
@@ -39,6 +48,8 @@ def close(base: Base, left: Tensor, right: Tensor) -> bool:
 
 def prompt_for(base: Base, kind: str, seed: int = 3) -> dict[str, Tensor]:
     """A prompt of P tokens with entries of N(0, 1), in the base's precision."""
+    if kind in ("late", "generator") and base.backbone.config.model_type == "t5":
+        pytest.skip("T5's layers give more than hidden states: refused, as test_methods.py shows")
     generator = torch.Generator().manual_seed(seed)
     layer, d = base.layers[0], base.hidden_width
     networks = {
@@ -132,7 +143,8 @@ def test_training_and_serving_compute_the_same(base: Base, kind: str) -> None:
 
 
 def reference(folder: Path) -> Any:
-    return AutoModel.from_pretrained(folder, attn_implementation="eager").double().eval()
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager").double().eval()
+    return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 @torch.no_grad()
@@ -152,6 +164,27 @@ def test_an_input_prompt_is_vectors_before_the_token_embeddings(base: Base, any_
     assert close(base, hidden_states(base, ids, mask, prompt)[mask == 1], wanted[mask == 1])
 
 
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+@torch.no_grad()
+def test_a_second_segment_has_the_token_types_of_its_tokenizer(
+    kind: str, doubled: Callable[[Path], Base], bert_folder: Path
+) -> None:
+    base, model, prompt = doubled(bert_folder), reference(bert_folder), {}
+    tokenizer = AutoTokenizer.from_pretrained(bert_folder)
+    row = tokenizer("my invoice again", "please help", return_tensors="pt", return_token_type_ids=True)
+    ids, types = row["input_ids"], row["token_type_ids"]
+    assert set(types[0].tolist()) == {0, 1}
+    vectors = model.get_input_embeddings()(ids)
+    if kind == "input":
+        prompt = prompt_for(base, kind)
+        vectors = torch.cat([prompt["embeddings"][None], vectors], dim=1)
+        types = torch.nn.functional.pad(types, (P, 0))
+    wanted = model(inputs_embeds=vectors, token_type_ids=types).last_hidden_state[0, -ids.shape[1] :]
+    other = padded([ids[0].tolist(), [5] * 20])  # padding comes after the last separator
+    assert close(base, hidden_states(base, *other, prompt)[0, : ids.shape[1]], wanted)
+    assert not close(base, model(inputs_embeds=vectors).last_hidden_state[0, -ids.shape[1] :], wanted)
+
+
 @pytest.mark.parametrize("rows", [ROWS, [[5, 9, 12, 7], [8, 6, 11, 10]]], ids=["padded", "even"])
 @torch.no_grad()
 def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
@@ -161,6 +194,7 @@ def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
     ids, mask = padded(rows)
     model = reference(any_folder)
     model.config.use_cache = False  # a cache counts layers
+    prompt = prompt_for(base, "late")
     below = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1]
     assert close(base, states_at(base, ids, mask, 1)[mask == 1], below[mask == 1])
     if base.backbone.config.model_type == "bert":
@@ -169,9 +203,11 @@ def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
     elif base.backbone.config.model_type == "gpt2":
         model.wpe.weight.zero_()
         model.h, model.config.num_hidden_layers = model.h[1:], 1
+    elif base.backbone.config.model_type == "bart":
+        model.embed_positions.weight.zero_()
+        model.layers, model.layernorm_embedding = model.layers[1:], nn.Identity()
     else:
         model.layers, model.config.num_hidden_layers = model.layers[1:], 1
-    prompt = prompt_for(base, "late")
     vectors = torch.cat([prompt["layer_1"].expand(len(ids), -1, -1), below], dim=1)
     seen = torch.cat([torch.ones(len(ids), P, dtype=torch.long), mask], dim=1)
     wanted = model(inputs_embeds=vectors, attention_mask=seen).last_hidden_state[:, P:]
@@ -321,23 +357,36 @@ def test_heads_need_not_split_the_hidden_width(doubled: Callable[[Path], Base], 
     assert close(base, hidden_states(base, ids, mask, prompt)[mask == 1], wanted[mask == 1])
 
 
+@pytest.mark.parametrize(
+    ("name", "projections"), [("bert", ("key", "value")), ("t5", ("k", "v")), ("bart", ("k_proj", "v_proj"))]
+)
 @torch.no_grad()
 def test_an_encoders_prefix_is_text_that_is_only_attended_to(
-    doubled: Callable[[Path], Base], bert_folder: Path
+    name: str, projections: tuple[str, str], doubled: Callable[[Path], Base], request: pytest.FixtureRequest
 ) -> None:
-    """Attention has no order: in [text, more] the text sees what it sees alone over the keys and values of `more`."""
-    base, text, more = doubled(bert_folder), ROWS[0], [31, 16, 25]
-    found: dict[str, list[Tensor]] = {"key": [], "value": []}
+    """Attention has no order: in [text, more] the text sees what it sees alone over the keys and values of `more`.
+
+    T5's has one, by a bias on scores; there the bias to `more` is taken away, as a prefix has none.
+    """
+    base, text, more = doubled(request.getfixturevalue(f"{name}_folder")), ROWS[0], [31, 16, 25]
+    if name == "t5":
+        first: Any = base.layers[0].module  # the other layers use its bias
+        biased = first.compute_bias
+        places = torch.arange(len(text + more))
+        first.compute_bias = lambda *given, **more: torch.where(
+            places[: given[1]] < len(text), biased(*given, **more), 0.0
+        )
+    found: dict[str, list[Tensor]] = {"keys": [], "values": []}
     hooks = [
-        getattr(layer.module, name).register_forward_hook(lambda _, __, made, name=name: found[name].append(made))
+        getattr(layer.module, projection).register_forward_hook(lambda _, __, made, name=name: found[name].append(made))
         for layer in base.layers
-        for name in found
+        for name, projection in zip(found, projections, strict=True)
     ]
     wanted = alone(base, text + more, {})[: len(text)]
     for hook in hooks:
         hook.remove()
     tensors = {
-        f"{name}s": torch.cat([made[:, len(text) :].unflatten(2, (4, 8)).transpose(1, 2) for made in layers])
+        name: torch.cat([made[:, len(text) :].unflatten(2, (4, 8)).transpose(1, 2) for made in layers])
         for name, layers in found.items()
     }
     assert tensors["keys"].shape == (2, 4, 3, 8)
@@ -374,8 +423,10 @@ def test_pooling_reads_text_only() -> None:
 
 
 def test_encoders_pool_the_mean_and_decoders_the_last(base: Base) -> None:
-    assert base.pooling == ("mean" if base.backbone.config.model_type == "bert" else "last")
-    assert base.decoder == (base.lm_head is not None)
+    kind = base.backbone.config.model_type
+    assert base.pooling == ("last" if kind in ("gpt2", "llama") else "mean") == ("last" if base.decoder else "mean")
+    assert (base.seq2seq is not None) == (kind in ("t5", "bart"))
+    assert (base.lm_head is None) == (kind == "bert")
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -411,7 +462,7 @@ def test_a_linear_head_is_a_linear_map(bert_folder: Path) -> None:
 
 
 def test_the_base_is_frozen_and_quiet(base: Base, any_folder: Path) -> None:
-    parts = [base.backbone, *([base.lm_head] if base.decoder else [])]
+    parts = [base.backbone, base.whole, *([base.lm_head] if base.lm_head is not None else [])]
     for part in parts:
         assert not part.training and not any(parameter.requires_grad for parameter in part.parameters())
     heads = 2 if "llama" in any_folder.name else 4
@@ -466,9 +517,9 @@ def test_two_copies_of_the_file_keep_to_themselves(any_folder: Path) -> None:
         del sys.modules[name]
 
 
-def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
-    T5Config(vocab_size=50).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is the encoder-decoder 't5'; this version steers encoders .* and decoders"):
+def test_an_encoder_decoder_of_sounds_is_refused(tmp_path: Path) -> None:
+    WhisperConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="WhisperConfig"):
         load_base(tmp_path)
 
 

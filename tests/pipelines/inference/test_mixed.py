@@ -27,7 +27,8 @@ KINDS = {
     "keys, two lengths": ["keys 4", "keys 1"],
     "everything": ["keys 4", "input 3", "none", "keys 2", "input 5", "input 1"],
 }
-TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5}  # Llama's norms and rotary angles are float32 in any case
+# Llama's norms and rotary angles, and T5's norms, are float32 in any case.
+TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5, "t5": 1e-5, "bart": 1e-10}
 
 
 def prompt_for(base: Base, kind: str, seed: int) -> dict[str, Tensor]:

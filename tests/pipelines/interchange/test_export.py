@@ -370,3 +370,18 @@ def test_an_earlier_export_is_replaced_and_nothing_else(prompt_on: Any, target: 
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     refused(ArtifactError, "is no export of a prompt", first.folder, first.base_folder, "peft", mine)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_no_layout_says_is_refused(
+    layout: str, mint_on: Callable[..., Any], llama_folder: Path, t5_folder: Path, tmp_path: Path
+) -> None:
+    refused = "answers single texts, by a linear head or by label words of one token each"
+    for minted, message in (
+        (mint_on(llama_folder, "prompt-tuning", ("password", "credit card")), refused),
+        (mint_on(llama_folder, "prompt-tuning", template="{text} and {pair}"), refused),
+        (mint_on(t5_folder, "prompt-tuning"), "before the text, in the encoder"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            export(minted.folder, minted.base_folder, layout, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
