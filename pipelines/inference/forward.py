@@ -9,9 +9,10 @@ are masked and come last, so that every base numbers its positions as it does on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from .packing import Packing, pack, put, take
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
 SHORT = 256  # positions
@@ -33,6 +36,7 @@ class AttentionLayer:
     module: nn.Module
     kv_heads: int
     head_width: int
+    mlp: nn.Module | None  # what follows it in its block, on each position alone; None: not known
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Base:
     lm_head: Any
     decoder: bool
     layers: tuple[AttentionLayer, ...]
+    packs: bool  # whether rows of different lengths may run without their padding
 
     @property
     def hidden_width(self) -> int:
@@ -96,7 +101,7 @@ def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
         part.eval()
         part.requires_grad_(False)
         part.to(device)
-    return Base(backbone, lm_head, decoder, _attention_layers(backbone))
+    return Base(backbone, lm_head, decoder, _attention_layers(backbone), decoder and _sees_all(config))
 
 
 def _is_decoder(config: Any) -> bool:
@@ -105,15 +110,28 @@ def _is_decoder(config: Any) -> bool:
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
 
+def _sees_all(config: Any) -> bool:
+    """Whether every position sees all before it, in every layer: no sliding windows, no chunks."""
+    kinds = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return window is None and all(kind == "full_attention" for kind in kinds)
+
+
 # Key/value injection: one attention function for every architecture that transformers can dispatch.
 
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one."""
+    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one.
+
+    Where it carries a packing, queries, keys and values are [1, H, N, d_h], and their rows are put apart in here.
+    """
     if _watch is not None:
         _watch.append((module, key, value))
+    packing: Packing | None = getattr(module, "soft_packing", None)
+    if packing is not None:
+        query, key, value = (packing.apart(part.transpose(1, 2)).transpose(1, 2) for part in (query, key, value))
     prefix: tuple[Tensor, Tensor] | None = getattr(module, "soft_prefix", None)
     if prefix is not None:
         rows, tokens = query.shape[0], prefix[0].shape[-2]
@@ -122,7 +140,8 @@ def _attention(
         value = torch.cat([prefix[1].to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
         options["is_causal"] = False  # where causality matters the mask above says so
     with sdpa_kernel(_kernels(query, key)):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return (attended if packing is None else packing.together(attended)), None
 
 
 def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
@@ -169,7 +188,15 @@ def _attention_layers(backbone: Any) -> tuple[AttentionLayer, ...]:
     """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
     with torch.no_grad():
         seen = _watched(backbone, input_ids=torch.zeros(1, 1, dtype=torch.long, device=backbone.device))
-    return tuple(AttentionLayer(module, key.shape[1], key.shape[3]) for module, key, _ in seen)
+    blocks = {child: block for block in backbone.modules() for child in block.children()}
+    return tuple(AttentionLayer(module, key.shape[1], key.shape[3], _mlp(blocks[module])) for module, key, _ in seen)
+
+
+def _mlp(block: nn.Module) -> nn.Module | None:
+    """What follows attention in a block on each position alone, where it is one module that takes one tensor."""
+    mlp = getattr(block, "mlp", None)
+    alone = isinstance(mlp, nn.Module) and len(signature(mlp.forward).parameters) == 1
+    return mlp if alone else None
 
 
 @torch.no_grad()
@@ -184,15 +211,15 @@ def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
     What stands before a text in a decoder does not depend on the text: reading it once costs P positions, and not P
     for every row. An encoder reads in both directions, so its prompts among the input embeddings stay as they are.
+    Several prompts [K, P, d] are read in one pass, to keys and values [L, K, H_kv, P, d_h].
     """
     if not base.decoder or "embeddings" not in prompt or len({_shape(layer) for layer in base.layers}) > 1:
         return prompt
+    several = prompt["embeddings"].dim() == 3
     embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
-    seen = _watched(base.backbone, inputs_embeds=embeddings[None], use_cache=False)
-    return {
-        "keys": torch.cat([key for _, key, _ in seen]),
-        "values": torch.cat([value for _, _, value in seen]),
-    }
+    seen = _watched(base.backbone, inputs_embeds=embeddings if several else embeddings[None], use_cache=False)
+    join = torch.stack if several else torch.cat
+    return {"keys": join([key for _, key, _ in seen]), "values": join([value for _, _, value in seen])}
 
 
 def _shape(layer: AttentionLayer) -> tuple[int, int]:
@@ -200,51 +227,98 @@ def _shape(layer: AttentionLayer) -> tuple[int, int]:
 
 
 @contextmanager
-def _prefixed(layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor) -> Iterator[None]:
-    """Hang a prefix [L, H_kv, P, d_h] onto the attentions for one forward pass."""
+def _carrying(layers: Sequence[AttentionLayer], name: str, each: Iterable[Any]) -> Iterator[None]:
+    """Hang something onto each attention for one forward pass."""
     try:
-        for layer, key, value in zip(layers, keys, values, strict=True):
-            layer.module.soft_prefix = (key, value)  # type: ignore[assignment]
+        for layer, thing in zip(layers, each, strict=True):
+            setattr(layer.module, name, thing)
         yield
     finally:
         for layer in layers:
-            layer.module.soft_prefix = None  # type: ignore[assignment]
+            setattr(layer.module, name, None)
+
+
+def _prefixed(base: Base, prompt: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    """Hang a prompt's keys and values [L, H_kv, P, d_h], where it has any, onto the attentions for one forward pass."""
+    if "keys" not in prompt:
+        return nullcontext()
+    return _carrying(base.layers, "soft_prefix", zip(prompt["keys"], prompt["values"], strict=True))
 
 
 # The forward pass.
 
 
 def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
-    """Hidden states of the text positions, [B, T, d].
+    """Hidden states of the text positions, [B, T, d]; what stands at padded ones has no meaning.
 
     Args:
         base: the frozen model.
         input_ids: [B, T], padded on the right.
         mask: [B, T], 1 on text and 0 on padding.
         prompt: `{"embeddings": [P, d]}` (before the text, at the input), `{"keys", "values": [L, H_kv, P, d_h]}`
-            (before the text, in every layer), or nothing.
+            (before the text, in every layer), or nothing; with a prompt per row [B, P, d] and [L, B, H_kv, P, d_h].
     """
     if "embeddings" in prompt:
-        rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[0]
+        rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[-2]
         embedded = base.embeddings(input_ids)
         vectors = prompt["embeddings"].to(embedded.dtype).expand(rows, -1, -1)
         embedded = torch.cat([vectors, embedded], dim=1)
         mask = torch.cat([mask.new_ones(rows, tokens), mask], dim=1)
         return _run(base, inputs_embeds=embedded, attention_mask=mask)[:, tokens:]
-    if "keys" in prompt:
-        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
-            if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
-                return _run(base, input_ids=input_ids, attention_mask=mask)
-            tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
-            positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
-            return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
-    return _run(base, input_ids=input_ids, attention_mask=mask)
+    with _prefixed(base, prompt):
+        if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
+            return _run(base, input_ids=input_ids, attention_mask=mask)
+        tokens = prompt["keys"].shape[-2] if "keys" in prompt else 0
+        if base.packs and not bool(mask.all()):
+            packing = pack(mask)
+            return packing.apart(_run_packed(base, packing, input_ids, tokens))
+        positions = torch.arange(tokens, tokens + input_ids.shape[1], device=input_ids.device)[None]
+        return _run(base, input_ids=input_ids, attention_mask=mask, position_ids=positions)
+
+
+def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor], pooling: str) -> Tensor:
+    """What a head reads, [B, d]: the hidden states of `hidden_states`, pooled as `pooled` does.
+
+    Where that is a decoder's last text position, the MLP of its last layer runs there alone.
+    """
+    if not base.packs or pooling != "last" or "embeddings" in prompt:
+        return pooled(hidden_states(base, input_ids, mask, prompt), mask, pooling)
+    packing = pack(mask)
+    with _prefixed(base, prompt), _at_last(base.layers[-1].mlp, packing):
+        tokens = prompt["keys"].shape[-2] if "keys" in prompt else 0
+        return take(_run_packed(base, packing, input_ids, tokens)[0], packing.last)
 
 
 def _run(base: Base, **inputs: Tensor) -> Tensor:
     extra = {"use_cache": False} if base.decoder else {}
     states: Tensor = base.backbone(**inputs, **extra).last_hidden_state
     return states
+
+
+def _run_packed(base: Base, packing: Packing, input_ids: Tensor, tokens: int) -> Tensor:
+    """Hidden states [1, N, d] of a decoder's text positions behind `tokens` positions of a prompt."""
+    longest = input_ids.shape[1]  # padding comes last in its row, where causality hides it from all text
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=input_ids.device).tril()[None, None]
+    ids, positions = input_ids.flatten()[packing.places][None], packing.columns[None] + tokens
+    with _carrying(base.layers, "soft_packing", [packing] * len(base.layers)):
+        return _run(base, input_ids=ids, attention_mask=causal, position_ids=positions)
+
+
+@contextmanager
+def _at_last(mlp: nn.Module | None, packing: Packing) -> Iterator[None]:
+    """Let an MLP run at the last positions of packed rows alone; elsewhere it gives zeros, for nobody to read."""
+    hooks: list[Any] = []
+    if mlp is not None:
+        size = len(packing.places)
+        hooks += [
+            mlp.register_forward_pre_hook(lambda _, inputs: take(inputs[0][0], packing.last)[None]),
+            mlp.register_forward_hook(lambda _, inputs, made: put(made[0], packing.last, size)[None]),
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

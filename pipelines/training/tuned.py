@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError, listed
-from pipelines.inference.forward import Base, class_scores, hidden_states, pooled
+from pipelines.inference.forward import Base, class_scores, features, read_once
 from pipelines.prompts.methods import new_prompt
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
@@ -40,9 +40,9 @@ class Tuned(nn.Module):
 
     def features(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """What the head reads, [B, d]: pooled hidden states."""
-        prompt = self.prompt() if self.prompt is not None else {}
-        states = hidden_states(self.base, input_ids, mask, prompt)
-        return pooled(states, mask, "last" if "word_ids" in self.head_tensors() else self.base.pooling)
+        prompt = read_once(self.base, self.prompt()) if self.prompt is not None else {}
+        pooling = "last" if "word_ids" in self.head_tensors() else self.base.pooling
+        return features(self.base, input_ids, mask, prompt, pooling)
 
     def scores(self, features: Tensor) -> Tensor:
         """Class logits [B, C] of features [B, d]."""

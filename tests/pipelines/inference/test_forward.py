@@ -304,21 +304,21 @@ def test_a_prefix_is_gone_after_an_exception(base: Base) -> None:
 
 
 def test_two_copies_of_the_file_keep_to_themselves(any_folder: Path) -> None:
-    spec = importlib.util.spec_from_file_location("a_copy_of_forward", str(forward.__file__))
+    spec = importlib.util.spec_from_file_location(name := "pipelines.inference.a_copy", str(forward.__file__))
     assert spec is not None and spec.loader is not None
-    copy = sys.modules["a_copy_of_forward"] = importlib.util.module_from_spec(spec)
+    copy = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(copy)
         bases = [forward.load_base(any_folder), copy.load_base(any_folder)]
         prompts = [prompt_for(bases[0], "key-value", seed) for seed in (3, 4)]
         wanted = [alone(bases[0], ROWS[0], prompt) for prompt in prompts]
-        with copy._prefixed(bases[1].layers, prompts[1]["keys"], prompts[1]["values"]):
+        with copy._prefixed(bases[1], prompts[1]):
             assert torch.equal(alone(bases[0], ROWS[0], prompts[0]), wanted[0])
         assert [len(base.layers) for base in bases] == [2, 2]
         with torch.no_grad():
             assert torch.equal(copy.hidden_states(bases[1], *padded(ROWS[:1]), prompts[1])[0], wanted[1])
     finally:
-        del sys.modules["a_copy_of_forward"]
+        del sys.modules[name]
 
 
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:

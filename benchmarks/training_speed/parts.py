@@ -1,0 +1,152 @@
+"""What is measured: speed at equal losses, memory, several ranks, several prompts at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import BATCH, Case, folder_of, rows_of
+from sides import Ours, Ran, Theirs
+from torch.nn.parallel import DistributedDataParallel
+
+from pipelines.training import loop
+
+RUN = Path(__file__).with_name("run.py")
+AGREES = 1e-4  # relative difference of two losses of the same step
+
+
+def same_math(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
+    """Ours, the other side, and ours with padding like theirs, one after another in each repetition."""
+    rows, warm = rows_of(case.data, steps * BATCH), rows_of(case.data, 2 * BATCH)
+    with folder_of(case.base) as folder:
+        ours, theirs = Ours(case, folder), Theirs(case, folder)
+    start = ours.start()
+    ran: dict[str, list[Ran]] = {"ours": [], "theirs": [], "ours_padded": []}
+    for given, kept in [(warm, False), *[(rows, True)] * repetitions]:
+        for name in ran:
+            ours.base.packs = name == "ours"
+            went = theirs.run(given, start) if name == "theirs" else ours.run(given)
+            if kept:
+                ran[name].append(went)
+    losses = {name: each[0].losses for name, each in ran.items()}
+    seconds = {name: [once.seconds for once in each] for name, each in ran.items()}
+    print(f"\n{case}: losses of {steps} steps")
+    for name, curve in losses.items():
+        print(f"  {name:<12}" + " ".join(f"{loss:.5f}" for loss in curve))
+    apart = {
+        name: max(abs(a - b) / abs(b) for a, b in zip(losses[name], losses["theirs"], strict=True))
+        for name in ("ours", "ours_padded")
+    }
+    speedup = {name: _ratio(seconds["theirs"], seconds[name]) for name in ("ours", "ours_padded")}
+    print(f"  losses differ by {apart['ours']:.1e}; {speedup['ours']:.2f} times as fast,"
+          f" {speedup['ours_padded']:.2f} with padding", flush=True)  # fmt: skip
+    return {
+        **case.to_json(), "steps": steps, "losses": losses, "seconds": seconds, "losses_apart": apart["ours"],
+        "same_losses": len(losses["ours"]) == steps and max(apart.values()) <= AGREES,
+        "speedup": speedup["ours"], "speedup_unsorted": speedup["ours_padded"],
+    }  # fmt: skip
+
+
+def geomean(values: list[float]) -> float:
+    """The geometric mean."""
+    return math.exp(statistics.fmean(math.log(value) for value in values))
+
+
+def memory(case: Case, steps: int) -> dict[str, Any]:
+    """How much memory training takes beyond the loaded base, a process each: MiB, and ours as a share of theirs."""
+    grown = {side: _child("memory", side, *_named(case), str(steps))["grown_mib"] for side in ("ours", "theirs")}
+    return {**case.to_json(), "grown_mib": grown, "ratio": grown["ours"] / grown["theirs"]}
+
+
+def grown_memory(side: str, case: Case, steps: int) -> dict[str, Any]:
+    """In a process of its own: the most memory that training took beyond what it had at its start (Linux)."""
+    rows = rows_of(case.data, steps * BATCH)
+    with folder_of(case.base) as folder:
+        start = Ours(case, folder).start() if side == "theirs" else None
+        trainer = Ours(case, folder) if side == "ours" else Theirs(case, folder)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+    before = _status_kib("VmRSS")
+    if isinstance(trainer, Theirs):
+        assert start is not None
+        trainer.run(rows, start)
+    else:
+        trainer.run(rows)
+    return {"grown_mib": (_status_kib("VmHWM") - before) / 1024}
+
+
+def ddp(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
+    """Two ranks of one thread beside one rank of one thread, on the same batches."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    losses, sent = {}, {}
+    for _ in range(repetitions):
+        for ranks in seconds:
+            went = _child("ddp", *_named(case), str(steps), ranks=ranks)
+            seconds[ranks].append(went["seconds"])
+            losses[ranks], sent[ranks] = went["losses"], went["bytes_per_step"]
+    return {
+        **case.to_json(), "steps": steps, "seconds": seconds, "losses": losses,
+        "efficiency": _ratio(seconds[1], seconds[2]), "bytes_per_step": sent[2], "prompt_bytes": went["prompt_bytes"],
+    }  # fmt: skip
+
+
+def of_rank(case: Case, steps: int) -> dict[str, Any]:
+    """On one of the ranks: a training, and how many bytes of gradients were summed over the ranks in each step."""
+    torch.set_num_threads(1)
+    sent = 0
+
+    class Counted(DistributedDataParallel):
+        def __init__(self, module: torch.nn.Module) -> None:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+            super().__init__(module)
+
+            def count(state: Any, bucket: Any) -> Any:
+                nonlocal sent
+                sent += bucket.buffer().nbytes
+                return allreduce_hook(state, bucket)
+
+            self.register_comm_hook(None, count)
+
+    torch.distributed.init_process_group("gloo")
+    loop.DistributedDataParallel = Counted  # type: ignore[misc]
+    with folder_of(case.base) as folder:
+        ours = Ours(case, folder)
+    ours.run(rows_of(case.data, 2 * BATCH))
+    sent = 0
+    went = ours.run(rows_of(case.data, steps * BATCH))
+    torch.distributed.destroy_process_group()
+    return {"seconds": went.seconds, "losses": went.losses, "bytes_per_step": sent / steps,
+            "prompt_bytes": ours.start().nbytes}  # fmt: skip
+
+
+def _child(part: str, *words: str, ranks: int = 0) -> dict[str, Any]:
+    """What a part gives that runs in a process of its own, or in as many as there are ranks."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        subprocess.run([sys.executable, *launcher, str(RUN), "--child", str(answer), part, *words], check=True)
+        result: dict[str, Any] = json.loads(answer.read_bytes())
+    return result
+
+
+def _named(case: Case) -> tuple[str, str, str]:
+    return case.base, case.data, str(case.tokens)
+
+
+def _ratio(slower: list[float], faster: list[float]) -> float:
+    """The median over the repetitions of what two things that ran beside each other took."""
+    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+def _status_kib(key: str) -> int:
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
