@@ -125,23 +125,46 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one.
 
-    Where it carries a packing, queries, keys and values are [1, H, N, d_h], and their rows are put apart in here.
+    Where it carries a packing, queries, keys and values are [1, H, N, d_h], and rows of like lengths are attended
+    together.
     """
     if _watch is not None:
         _watch.append((module, key, value))
     packing: Packing | None = getattr(module, "soft_packing", None)
-    if packing is not None:
-        query, key, value = (packing.apart(part.transpose(1, 2)).transpose(1, 2) for part in (query, key, value))
     prefix: tuple[Tensor, Tensor] | None = getattr(module, "soft_prefix", None)
+    if packing is None:
+        return _attend(module, query, key, value, attention_mask, prefix, options), None
+    flat, made = [part.transpose(1, 2) for part in (query, key, value)], []
+    for group in packing.groups:
+        own = prefix
+        if prefix is not None and prefix[0].dim() == 4:  # a prompt per row
+            own = (take(prefix[0], group.rows), take(prefix[1], group.rows))
+        apart = [group.apart(part).transpose(1, 2) for part in flat]
+        length = group.shape[1]
+        mask = None if attention_mask is None else attention_mask[:, :, :length, :length]
+        made.append(group.together(_attend(module, *apart, mask, own, options)))
+    return torch.cat(made, dim=1), None
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefix: tuple[Tensor, Tensor] | None,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """What queries [B, H, T, d_h] take from a prefix and from the text, [B, T, H, d_h]."""
     if prefix is not None:
         rows, tokens = query.shape[0], prefix[0].shape[-2]
-        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, options)
+        mask = _mask_with_prefix(module, mask, query, key, tokens, options)
         key = torch.cat([prefix[0].to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
         value = torch.cat([prefix[1].to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
-        options["is_causal"] = False  # where causality matters the mask above says so
+        options = {**options, "is_causal": False}  # where causality matters the mask above says so
     with sdpa_kernel(_kernels(query, key)):
-        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    return (attended if packing is None else packing.together(attended)), None
+        attended, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+    return attended
 
 
 def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
