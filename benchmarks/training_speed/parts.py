@@ -9,17 +9,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from cases import BATCH, Case, folder_of, rows_of
+from cases import BATCH, OPTIMISATION, RATE, Case, folder_of, rows_of
 from sides import Ours, Ran, Theirs
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.training import loop
+from pipelines.training.shards import Rows
+from pipelines.training.sweep import Member, train_together
+from pipelines.training.tuned import tune
 
 RUN = Path(__file__).with_name("run.py")
+PROMPTS = 8  # of a sweep
 AGREES = 1e-4  # relative difference of two losses of the same step
 
 
@@ -80,6 +86,44 @@ def grown_memory(side: str, case: Case, steps: int) -> dict[str, Any]:
     else:
         trainer.run(rows)
     return {"grown_mib": (_status_kib("VmHWM") - before) / 1024}
+
+
+def sweep(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
+    """Prompts of other seeds and rates trained in one forward pass, and one after another."""
+    rows, warm = rows_of(case.data, steps * BATCH), rows_of(case.data, BATCH)
+    first = Rows(rows.ids[:1], rows.tokens[:1], rows.labels[:1], rows.lengths[:1])
+    with folder_of(case.base) as folder:
+        ours = Ours(case, folder)
+    words = {"word_ids": torch.tensor(sorted(set(rows.labels.tolist())))}
+    classes = {word: number for number, word in enumerate(words["word_ids"].tolist())}
+    labelled = [
+        replace(each, labels=np.array([classes[label] for label in each.labels])) for each in (rows, warm, first)
+    ]
+    rows, warm, first = labelled
+
+    def members() -> list[Member]:
+        chosen = [case.prompt().model_copy(update={"rate": RATE / 2**number}) for number in range(PROMPTS)]
+        return [Member(tune(ours.base, each, words, seed), each, seed) for seed, each in enumerate(chosen)]
+
+    def alone(given: Rows) -> tuple[float, list[float]]:
+        went = [loop.train(each.tuned, each.settings, OPTIMISATION, each.seed, given, first, lambda news: None)
+                for each in members()]  # fmt: skip
+        return sum(each.seconds for each in went), [each.curve[-1][1] for each in went]
+
+    def together(given: Rows) -> tuple[float, list[float]]:
+        went = train_together(members(), OPTIMISATION, given, first)
+        return went[0].seconds, [each.curve[-1][1] for each in went]
+
+    alone(warm)
+    together(warm)
+    seconds: dict[str, list[float]] = {"alone": [], "together": []}
+    losses = {}
+    for _ in range(repetitions):
+        for name, way in (("alone", alone), ("together", together)):
+            took, losses[name] = way(rows)
+            seconds[name].append(took)
+    return {**case.to_json(), "prompts": PROMPTS, "steps": steps, "seconds": seconds, "last_losses": losses,
+            "speedup": _ratio(seconds["alone"], seconds["together"])}  # fmt: skip
 
 
 def ddp(case: Case, steps: int, repetitions: int) -> dict[str, Any]:

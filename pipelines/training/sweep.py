@@ -161,6 +161,8 @@ def _finish_epoch(member: Member, correct: Tensor, validation_loss: float, steps
 
 def _checked(members: Sequence[Member], shared: Optimisation) -> int:
     """How many epochs all members have."""
+    for member in members:
+        member.tuned.eval()  # dropout must not draw yet
     shapes = {tuple((name, tuple(tensor.shape)) for name, tensor in _prompt(member).items()) for member in members}
     epochs = {member.settings.epochs or shared.epochs for member in members}
     bases = {id(member.tuned.base) for member in members}

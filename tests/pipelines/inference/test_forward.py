@@ -5,16 +5,35 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, T5Config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    Qwen2Config,
+    T5Config,
+)
 
 from pipelines.inference import forward
-from pipelines.inference.forward import Base, class_scores, hidden_states, load_base, padded, pooled, read_once
+from pipelines.inference.forward import (
+    Base,
+    class_scores,
+    features,
+    hidden_states,
+    load_base,
+    padded,
+    pooled,
+    read_once,
+)
 
 P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
@@ -98,6 +117,54 @@ def test_training_and_serving_compute_the_same(base: Base, kind: str) -> None:
         parameter.requires_grad_(True)
     trained = hidden_states(base, ids, mask, prompt)
     assert trained.requires_grad and close(base, trained[mask == 1], served[mask == 1])
+
+
+# Without padding.
+
+
+@pytest.mark.parametrize("kind", ["none", "key-value"])
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_packed_rows_give_the_features_and_gradients_of_padded_ones(base: Base, kind: str, pooling: str) -> None:
+    ids, mask = padded(ROWS)
+    found = []
+    for packs in (base.packs, False):
+        prompt = {name: tensor.requires_grad_() for name, tensor in prompt_for(base, kind).items()}
+        read = features(replace(base, packs=packs), ids, mask, prompt, pooling)
+        assert read.shape == (len(ROWS), base.hidden_width)
+        gradients = torch.autograd.grad(read.sin().sum(), list(prompt.values())) if prompt else ()
+        found.append((read.detach(), *gradients))
+    for left, right in zip(*found, strict=True):
+        assert close(base, left, right)
+
+
+@pytest.mark.parametrize("kind", ["input", "key-value"])
+def test_each_row_may_have_a_prompt_of_its_own(base: Base, kind: str) -> None:
+    prompts = [prompt_for(base, kind, seed) for seed in range(len(ROWS))]
+    stacked = {name: torch.stack([prompt[name] for prompt in prompts]) for name in prompts[0]}
+    if kind == "key-value":
+        stacked = {name: tensor.transpose(0, 1) for name, tensor in stacked.items()}
+    for together in (stacked, read_once(base, stacked)):
+        states = hidden_states(base, *padded(ROWS), together)
+        for row, prompt, each in zip(ROWS, prompts, states, strict=True):
+            assert close(base, each[: len(row)], alone(base, row, prompt))
+
+
+def test_nothing_is_computed_on_padding(base: Base) -> None:
+    """The last layer's MLP sees one position per row, the others see the text."""
+    sizes: list[int] = []
+    hooks = [layer.mlp.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[:-1].numel()))
+             for layer in base.layers if layer.mlp is not None]  # fmt: skip
+    features(base, *padded(ROWS), prompt_for(base, "key-value"), "last")
+    for hook in hooks:
+        hook.remove()
+    text = sum(map(len, ROWS))
+    assert sizes == ([text, text] if base.packs else [])  # these hooks come before the one that takes the last
+
+
+def test_a_base_with_sliding_windows_is_not_packed() -> None:
+    assert forward._sees_all(LlamaConfig())
+    assert not forward._sees_all(MistralConfig(sliding_window=64))
+    assert not forward._sees_all(Qwen2Config(layer_types=["full_attention", "sliding_attention"], num_hidden_layers=2))
 
 
 # Against the model itself, in transformers' plain attention.
