@@ -152,7 +152,7 @@ def of_rank(case: Case, steps: int) -> dict[str, Any]:
 
             super().__init__(module)
 
-            def count(state: Any, bucket: Any) -> Any:
+            def count(state, bucket):  # type: ignore[no-untyped-def]  # torch wants no other annotation
                 nonlocal sent
                 sent += bucket.buffer().nbytes
                 return allreduce_hook(state, bucket)
