@@ -19,26 +19,28 @@ from cases import BATCH, OPTIMISATION, RATE, Case, folder_of, rows_of
 from sides import Ours, Ran, Theirs
 from torch.nn.parallel import DistributedDataParallel
 
+from pipelines.inference import packing
 from pipelines.training import loop
 from pipelines.training.shards import Rows
 from pipelines.training.sweep import Member, train_together
 from pipelines.training.tuned import tune
 
 RUN = Path(__file__).with_name("run.py")
-PROMPTS = 8  # of a sweep
+PROMPTS, SWEPT = 8, 8  # of a sweep, and the rows of each in a step
+SORTING = packing.ALIKE
 AGREES = 1e-4  # relative difference of two losses of the same step
 
 
 def same_math(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
-    """Ours, the other side, and ours with padding like theirs, one after another in each repetition."""
+    """Ours, the other side, and ours without sorting rows by length, one after another in each repetition."""
     rows, warm = rows_of(case.data, steps * BATCH), rows_of(case.data, 2 * BATCH)
     with folder_of(case.base) as folder:
         ours, theirs = Ours(case, folder), Theirs(case, folder)
     start = ours.start()
-    ran: dict[str, list[Ran]] = {"ours": [], "theirs": [], "ours_padded": []}
+    ran: dict[str, list[Ran]] = {"ours": [], "theirs": [], "ours_unsorted": []}
     for given, kept in [(warm, False), *[(rows, True)] * repetitions]:
         for name in ran:
-            ours.base.packs = name == "ours"
+            packing.ALIKE = SORTING if name == "ours" else math.inf  # one group: all rows side by side
             went = theirs.run(given, start) if name == "theirs" else ours.run(given)
             if kept:
                 ran[name].append(went)
@@ -46,18 +48,18 @@ def same_math(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
     seconds = {name: [once.seconds for once in each] for name, each in ran.items()}
     print(f"\n{case}: losses of {steps} steps")
     for name, curve in losses.items():
-        print(f"  {name:<12}" + " ".join(f"{loss:.5f}" for loss in curve))
+        print(f"  {name:<14}" + " ".join(f"{loss:.5f}" for loss in curve))
     apart = {
         name: max(abs(a - b) / abs(b) for a, b in zip(losses[name], losses["theirs"], strict=True))
-        for name in ("ours", "ours_padded")
+        for name in ("ours", "ours_unsorted")
     }
-    speedup = {name: _ratio(seconds["theirs"], seconds[name]) for name in ("ours", "ours_padded")}
+    speedup = {name: _ratio(seconds["theirs"], seconds[name]) for name in ("ours", "ours_unsorted")}
     print(f"  losses differ by {apart['ours']:.1e}; {speedup['ours']:.2f} times as fast,"
-          f" {speedup['ours_padded']:.2f} with padding", flush=True)  # fmt: skip
+          f" {speedup['ours_unsorted']:.2f} unsorted", flush=True)  # fmt: skip
     return {
         **case.to_json(), "steps": steps, "losses": losses, "seconds": seconds, "losses_apart": apart["ours"],
         "same_losses": len(losses["ours"]) == steps and max(apart.values()) <= AGREES,
-        "speedup": speedup["ours"], "speedup_unsorted": speedup["ours_padded"],
+        "speedup": speedup["ours"], "speedup_unsorted": speedup["ours_unsorted"],
     }  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def grown_memory(side: str, case: Case, steps: int) -> dict[str, Any]:
 
 def sweep(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
     """Prompts of other seeds and rates trained in one forward pass, and one after another."""
-    rows, warm = rows_of(case.data, steps * BATCH), rows_of(case.data, BATCH)
+    rows, warm = rows_of(case.data, steps * SWEPT), rows_of(case.data, SWEPT)
     first = Rows(rows.ids[:1], rows.tokens[:1], rows.labels[:1], rows.lengths[:1])
     with folder_of(case.base) as folder:
         ours = Ours(case, folder)
@@ -101,17 +103,19 @@ def sweep(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
     ]
     rows, warm, first = labelled
 
+    shared = OPTIMISATION.model_copy(update={"batch_size": SWEPT})
+
     def members() -> list[Member]:
         chosen = [case.prompt().model_copy(update={"rate": RATE / 2**number}) for number in range(PROMPTS)]
         return [Member(tune(ours.base, each, words, seed), each, seed) for seed, each in enumerate(chosen)]
 
     def alone(given: Rows) -> tuple[float, list[float]]:
-        went = [loop.train(each.tuned, each.settings, OPTIMISATION, each.seed, given, first, lambda news: None)
+        went = [loop.train(each.tuned, each.settings, shared, each.seed, given, first, lambda news: None)
                 for each in members()]  # fmt: skip
         return sum(each.seconds for each in went), [each.curve[-1][1] for each in went]
 
     def together(given: Rows) -> tuple[float, list[float]]:
-        went = train_together(members(), OPTIMISATION, given, first)
+        went = train_together(members(), shared, given, first)
         return went[0].seconds, [each.curve[-1][1] for each in went]
 
     alone(warm)
@@ -122,7 +126,7 @@ def sweep(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
         for name, way in (("alone", alone), ("together", together)):
             took, losses[name] = way(rows)
             seconds[name].append(took)
-    return {**case.to_json(), "prompts": PROMPTS, "steps": steps, "seconds": seconds, "last_losses": losses,
+    return {**case.to_json(), "prompts": PROMPTS, "rows": SWEPT, "steps": steps, "seconds": seconds, "last_losses": losses,
             "speedup": _ratio(seconds["alone"], seconds["together"])}  # fmt: skip
 
 

@@ -5,10 +5,11 @@
 The folder `shared` with models and data lies beside the checkout, or where SHARED says.
 
 
-same_math     both sides on equal batches, alternately, in one process; losses of every step beside each other
+same_math     both sides on equal batches of 16 random rows, alternately, in one process; losses of every step beside
+              each other. "unsorted" is ours with all rows of a batch side by side in attention, as theirs are
 memory        growth beyond the loaded base, a process each
 ddp           two ranks of one thread beside one
-sweep         eight prompts in one forward pass beside one after another
+sweep         eight prompts in one forward pass beside one after another, 8 rows each
 
 --quick takes 4 cases and 8 steps, else all 8 and 20 steps; --record keeps the result, with its provenance, in
 results/. The last line is one JSON object; a part that was not run, or is not built, is null with a reason.
