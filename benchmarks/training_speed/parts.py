@@ -126,8 +126,8 @@ def sweep(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
         for name, way in (("alone", alone), ("together", together)):
             took, losses[name] = way(rows)
             seconds[name].append(took)
-    return {**case.to_json(), "prompts": PROMPTS, "rows": SWEPT, "steps": steps, "seconds": seconds, "last_losses": losses,
-            "speedup": _ratio(seconds["alone"], seconds["together"])}  # fmt: skip
+    return {**case.to_json(), "prompts": PROMPTS, "rows": SWEPT, "steps": steps, "seconds": seconds,
+            "last_losses": losses, "speedup": _ratio(seconds["alone"], seconds["together"])}  # fmt: skip
 
 
 def ddp(case: Case, steps: int, repetitions: int) -> dict[str, Any]:

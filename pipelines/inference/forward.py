@@ -240,7 +240,8 @@ def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return prompt
     several = prompt["embeddings"].dim() == 3
     embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
-    seen = _watched(base.backbone, inputs_embeds=embeddings if several else embeddings[None], use_cache=False)
+    with _only_at(base.layers[-1].mlp, torch.arange(0, device=base.device)):  # its last states are of no use
+        seen = _watched(base.backbone, inputs_embeds=embeddings if several else embeddings[None], use_cache=False)
     join = torch.stack if several else torch.cat
     return {"keys": join([key for _, key, _ in seen]), "values": join([value for _, _, value in seen])}
 
@@ -307,7 +308,7 @@ def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, T
     if not base.packs or pooling != "last" or "embeddings" in prompt:
         return pooled(hidden_states(base, input_ids, mask, prompt), mask, pooling)
     packing = pack(mask)
-    with _prefixed(base, prompt), _at_last(base.layers[-1].mlp, packing):
+    with _prefixed(base, prompt), _only_at(base.layers[-1].mlp, packing.last):
         tokens = prompt["keys"].shape[-2] if "keys" in prompt else 0
         return take(_run_packed(base, packing, input_ids, tokens)[0], packing.last)
 
@@ -328,15 +329,18 @@ def _run_packed(base: Base, packing: Packing, input_ids: Tensor, tokens: int) ->
 
 
 @contextmanager
-def _at_last(mlp: nn.Module | None, packing: Packing) -> Iterator[None]:
-    """Let an MLP run at the last positions of packed rows alone; elsewhere it gives zeros, for nobody to read."""
-    hooks: list[Any] = []
-    if mlp is not None:
-        size = len(packing.places)
-        hooks += [
-            mlp.register_forward_pre_hook(lambda _, inputs: take(inputs[0][0], packing.last)[None]),
-            mlp.register_forward_hook(lambda _, inputs, made: put(made[0], packing.last, size)[None]),
-        ]
+def _only_at(mlp: nn.Module | None, places: Tensor) -> Iterator[None]:
+    """Let an MLP run at some of the positions [B * T] alone; elsewhere it gives zeros, for nobody to read."""
+    shape: list[int] = []
+
+    def before(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        shape[:] = inputs[0].shape[:2]
+        return take(inputs[0].flatten(0, 1), places)[None]
+
+    def after(_: nn.Module, inputs: tuple[Tensor], made: Tensor) -> Tensor:
+        return put(made[0], places, shape[0] * shape[1]).unflatten(0, shape)
+
+    hooks = [] if mlp is None else [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
     try:
         yield
     finally:
@@ -365,9 +369,12 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
         return nn.functional.linear(features, head["weight"].to(features.dtype), head["bias"].to(features.dtype))
     if base.lm_head is None:
         raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
-    words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
+    words, weight = head["word_ids"], base.lm_head.weight
     bias = getattr(base.lm_head, "bias", None)
-    return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
+    if 2 * len(words) > len(weight):
+        return nn.functional.linear(features, weight, bias)[:, words]
+    # Only the label words' rows of the vocabulary are multiplied.
+    return nn.functional.linear(features, weight[words], None if bias is None else bias[words])
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:
