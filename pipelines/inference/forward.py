@@ -139,10 +139,10 @@ def _attention(
         own = prefix
         if prefix is not None and prefix[0].dim() == 4:  # a prompt per row
             own = (take(prefix[0], group.rows), take(prefix[1], group.rows))
-        apart = [group.apart(part).transpose(1, 2) for part in flat]
+        queries, keys, values = (group.apart(part).transpose(1, 2) for part in flat)
         length = group.shape[1]
         mask = None if attention_mask is None else attention_mask[:, :, :length, :length]
-        made.append(group.together(_attend(module, *apart, mask, own, options)))
+        made.append(group.together(_attend(module, queries, keys, values, mask, own, options)))
     return torch.cat(made, dim=1), None
 
 
@@ -195,7 +195,7 @@ AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def _watched(backbone: Any, **inputs: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
+def _watched(backbone: Any, **inputs: Any) -> list[tuple[nn.Module, Tensor, Tensor]]:
     """Module, keys and values [B, H_kv, T, d_h] of each self-attention, in the order of one forward pass."""
     global _watch
     watch: list[tuple[nn.Module, Tensor, Tensor]] = []
@@ -338,7 +338,7 @@ def _only_at(mlp: nn.Module | None, places: Tensor) -> Iterator[None]:
         return take(inputs[0].flatten(0, 1), places)[None]
 
     def after(_: nn.Module, inputs: tuple[Tensor], made: Tensor) -> Tensor:
-        return put(made[0], places, shape[0] * shape[1]).unflatten(0, shape)
+        return put(made[0], places, shape[0] * shape[1]).reshape(*shape, -1)
 
     hooks = [] if mlp is None else [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
     try:

@@ -29,7 +29,8 @@ class Group:
 
     def apart(self, packed: Tensor) -> Tensor:
         """Of packed positions [1, N, ...] this group's rows [b, t, ...], zero where they are padded."""
-        return put(packed[0, self.stretch], self.places, self.shape[0] * self.shape[1]).unflatten(0, self.shape)
+        rows, longest = self.shape
+        return put(packed[0, self.stretch], self.places, rows * longest).reshape(rows, longest, *packed.shape[2:])
 
     def together(self, rows: Tensor) -> Tensor:
         """The text positions [1, n, ...] of rows [b, t, ...]."""
@@ -48,7 +49,8 @@ class Packing:
 
     def apart(self, packed: Tensor) -> Tensor:
         """Packed positions [1, N, ...] as rows [B, T, ...], zero where they are padded."""
-        return put(packed[0], self.places, self.shape[0] * self.shape[1]).unflatten(0, self.shape)
+        rows, longest = self.shape
+        return put(packed[0], self.places, rows * longest).reshape(rows, longest, *packed.shape[2:])
 
 
 def pack(mask: Tensor) -> Packing:
@@ -102,5 +104,6 @@ class _Take(torch.autograd.Function):
         return source.index_select(0, places)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return put(gradient, *ctx.saved_tensors, ctx.size), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return put(gradient, places, ctx.size), None

@@ -95,8 +95,10 @@ def logits_together(
     (ids, mask), labels = rows.batch(np.concatenate(batches), base.device)
     prompts = _per_row(base, [_prompt(member) for member in members], sizes)
     pooling = "last" if "word_ids" in members[0].tuned.head_tensors() else base.pooling
-    read = features(base, ids, mask, prompts, pooling).split(sizes)
-    return [member.tuned.scores(each) for member, each in zip(members, read, strict=True)], list(labels.split(sizes))
+    read = torch.split(features(base, ids, mask, prompts, pooling), sizes)
+    return [member.tuned.scores(each) for member, each in zip(members, read, strict=True)], list(
+        torch.split(labels, sizes)
+    )
 
 
 def _per_row(base: Base, prompts: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[str, Tensor]:
@@ -108,7 +110,7 @@ def _per_row(base: Base, prompts: Sequence[dict[str, Tensor]], sizes: Sequence[i
     place = 1 if "keys" in read else 0
 
     def spread(tensor: Tensor) -> Tensor:
-        ones = tensor.split(1, dim=place)
+        ones = torch.split(tensor, 1, dim=place)
         return torch.cat([one.expand(*one.shape[:place], size, *one.shape[place + 1 :])
                           for one, size in zip(ones, sizes, strict=True)], dim=place)  # fmt: skip
 
