@@ -33,7 +33,7 @@ from pipelines.inference.forward import load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.interchange.export import export
 from pipelines.prompts.mint import mint
-from pipelines.prompts.verbaliser import label_word_ids
+from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Optimisation, Prompt
 from pipelines.training.job import TrainJob
 from pipelines.training.tuned import linear_head, tune
@@ -89,7 +89,7 @@ def mint_drawn(folder: Path, base_folder: Path, method: str, words: tuple[str, .
     base = load_base(base_folder)
     head = linear_head(base, len(LABELS), seed=1)
     if words is not None:
-        head = {"word_ids": torch.tensor(label_word_ids(AutoTokenizer.from_pretrained(base_folder), words))}
+        head = word_head(base, AutoTokenizer.from_pretrained(base_folder), words)
     settings = Prompt(method=method, tokens=8, init="vocabulary", rate=0.1)
     files = {
         path.relative_to(base_folder).as_posix(): digest_file(path) for path in base_folder.rglob("*") if path.is_file()

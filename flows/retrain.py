@@ -5,35 +5,70 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
+from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
-from pipelines.recipe import load_recipe
-from pipelines.runs import finish, finished, new_record, run_key
+from pipelines.known import find_recipe
+from pipelines.recipe import Recipe, load_recipe
+from pipelines.runs import finish, finished, new_record, run_key, unchanged
+from pipelines.settings import recipes_folder
 from pipelines.store.store import the_store
-from pipelines.training.compute import load_compute
+from pipelines.training.compute import Compute, load_compute
+from pipelines.training.leaderboard import chosen
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
 from tasks.gating import judge
+from tasks.limits import no_longer_than, one_of
 from tasks.progress import News, tell
 from tasks.registering import complete_artifact, project_aliases, promote_version, register
-from tasks.reporting import publish
+from tasks.reporting import publish, publish_unchanged
 from tasks.scoring import score, score_champion
 from tasks.tokens import tokenize
-from tasks.training import train
+from tasks.training import sweep, train
 
 
 @flow(name="retrain", flow_run_name="{recipe}", persist_result=False)
 def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
+    """Tune, prove and register the soft prompt of a known recipe; equal inputs end at once as unchanged.
+
+    Runs of one recipe follow each other, whoever started them. Runs of different recipes share the machine as its
+    compute profile says.
+
+    Args:
+        recipe: Name of the recipe, as its file in the folder `recipes/` gives it. A path is refused.
+        compute: Path of a compute profile. None: what PROMPTMINT_COMPUTE names on the worker, or one process on
+            whatever is there.
+    """
+    path = find_recipe(recipe, recipes_folder())
+    if earlier := unchanged(the_store(), load_recipe(path)):  # asked before there is anything to wait for
+        return _again(earlier)
+    return mint.fn(str(path), compute)
+
+
+@flow(name="mint", flow_run_name="{recipe}", persist_result=False)
+def mint(recipe: str, compute: str | None = None) -> dict[str, Any]:
     """Tune, prove and register the soft prompt of a recipe; equal inputs end at once as unchanged.
 
     Args:
-        recipe: path of the recipe's TOML file.
-        compute: path of a compute profile; none: PROMPTMINT_COMPUTE, or one worker on whatever is there.
+        recipe: Path of the recipe's TOML file.
+        compute: Path of a compute profile. None: PROMPTMINT_COMPUTE, or one worker on whatever is there.
     """
-    settings = load_recipe(recipe)
+    settings, profile = load_recipe(recipe), load_compute(compute)
+    with (
+        one_of(1, f"promptmint-recipe-{settings.name}"),
+        one_of(profile.jobs, f"promptmint-compute-{profile.name}"),
+        no_longer_than(profile.run_timeout_s),
+    ):
+        return _mint(settings, profile)
+
+
+def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
+    """The run's record, from the data as they are now to a registered, perhaps promoted, prompt."""
     seconds: dict[str, float] = {}
 
     with _timed(seconds, "pin base"):
@@ -43,7 +78,7 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
 
     key = run_key(settings, base.digest, data)
     if earlier := finished(the_store(), settings.name, key):
-        return {**earlier, "unchanged": True}
+        return _again({**earlier, "unchanged": True})
     record = new_record(settings, key, base.digest, data)
 
     with _timed(seconds, "validate"):
@@ -61,29 +96,47 @@ def retrain(recipe: str, compute: str | None = None) -> dict[str, Any]:
 
     with _timed(seconds, "tokenize"):
         shards = tokenize(settings, base, report)
+    if settings.sweep:
+        with _timed(seconds, "sweep"):
+            record["leaderboard"] = sweep(settings, base, shards, compute)
+        settings = chosen(settings, record["leaderboard"])
     with _timed(seconds, "train"):
-        trained = train(settings, base, shards, load_compute(compute))
+        trained = train(settings, base, shards, compute)
     with _timed(seconds, "score"):
-        scores = score(settings, base, shards, trained, load_compute(compute))
-        if champion := score_champion(settings, report["split_trees"]["test"], load_compute(compute)):
-            scores["champion"] = champion
+        scores = score(settings, base, shards, trained, compute)
+        reigning = score_champion(settings, report["split_trees"]["test"], compute)
+        if reigning.scores:
+            scores["champion"] = reigning.scores
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained)
+        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not)
 
     record["scores"] |= verdict.pop("scores")
+    record["score_digests"] = scores
     record |= verdict | {"trained": trained, "prompt_digest": trained["prompt"]["prompt_digest"]}
     with _timed(seconds, "register"):
-        record["artifact"] = complete_artifact(trained["prompt"]["tree"], base, record)
+        record["artifact"] = complete_artifact(trained["prompt"]["tree"], settings, base, record)
         record["version"] = register(record)
         if settings.promotion.policy == "automatic" and record["verdict"] == "passed":
-            promote_version(settings.name, record["version"], "promptmint", record["reason"])
+            try:
+                promote_version(
+                    settings.name, record["version"], "promptmint", record["reason"], expected=reigning.sequence
+                )
+            except LedgerConflict as lost:  # another champion than the one it was compared with: a person decides
+                record["not_promoted"] = str(lost)
         record["aliases"] = project_aliases(settings.name)
     return _end(record, seconds)
+
+
+def _again(earlier: dict[str, Any]) -> dict[str, Any]:
+    """The earlier run's record; its report is one click away."""
+    publish_unchanged(earlier)
+    return earlier
 
 
 def _end(record: dict[str, Any], seconds: dict[str, float], **last: str) -> dict[str, Any]:
     """The run's record, published and written down."""
     record |= last | {"seconds": {stage: round(spent, 2) for stage, spent in seconds.items()}}
+    record |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run": flow_run.id}
     publish(record)
     finish(the_store(), record)
     return record

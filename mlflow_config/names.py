@@ -14,3 +14,4 @@ TAG_BASE = "promptmint.base_digest"
 TAG_DATA = "promptmint.data_digest"
 TAG_RECIPE = "promptmint.recipe_digest"
 TAG_ARTIFACT = "promptmint.artifact_tree"
+DIGESTS = (TAG_RUN_KEY, TAG_PROMPT, TAG_BASE, TAG_DATA, TAG_RECIPE, TAG_ARTIFACT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ TRAVELLING = (
     "store/__init__.py", "store/store.py", "store/local.py", "store/s3.py", "store/trees.py",
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
-    "inference/__init__.py", "inference/forward.py", "inference/packing.py", "inference/predictor.py",
+    "inference/__init__.py", "inference/blocks.py", "inference/buckets.py", "inference/features.py",
+    "inference/forward.py", "inference/instance.py", "inference/label_words.py", "inference/mixed.py",
+    "inference/packing.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
-NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3")
+NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "filelock")
 
 
 def copy_code(target: Path) -> None:
@@ -27,6 +30,12 @@ def copy_code(target: Path) -> None:
     for name in TRAVELLING:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, target / name)
+
+
+def _columns(prompt: Path) -> list[str]:
+    """What the model in an artifact's folder is asked with: a text, or two."""
+    template = json.loads((prompt / "prompt.json").read_bytes())["template"]["text"]
+    return ["text", "pair"] if "{pair}" in template else ["text"]
 
 
 def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
@@ -43,7 +52,7 @@ def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
 
     copy_code(scratch / "code")
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "text")]),
+        inputs=Schema([ColSpec("string", name) for name in _columns(prompt)]),
         outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
     )
     with mlflow.start_run(run_id=run_id):

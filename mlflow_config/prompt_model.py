@@ -22,7 +22,7 @@ import pandas as pd
 
 
 class PackagedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-    """Texts in (a column `text`), labels and probabilities out."""
+    """Texts in (a column `text`, and `pair` for a prompt that reads two), labels and probabilities out."""
 
     def load_context(self, context: Any) -> None:
         """Verify prompt and base by their digests, replay the proof, and be ready."""
@@ -35,8 +35,8 @@ class PackagedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defi
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """A row per text: `label`, `probability`, and `probabilities` as JSON."""
-        texts = model_input["text"].astype(str).tolist()
-        answers = self.predictor.predict(texts)
+        columns = [model_input[name].astype(str).tolist() for name in ("text", "pair") if name in model_input]
+        answers = self.predictor.predict(*columns)
         return pd.DataFrame(
             {
                 "label": [answer.label for answer in answers],

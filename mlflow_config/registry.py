@@ -11,6 +11,7 @@ from mlflow_config import names
 from mlflow_config.package import log_model
 from mlflow_config.tracking import connected, experiment_id
 from pipelines.errors import RegistryError
+from pipelines.settings import tracking_uri
 
 
 def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) -> int:
@@ -47,8 +48,26 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
-        made = client.create_model_version(recipe, source=uri, run_id=run_id, tags=_tags(record), model_id=model_id)
+        made = client.create_model_version(
+            recipe, source=uri, run_id=run_id, tags=tags(record), description=record["reason"], model_id=model_id
+        )
         return int(made.version)
+
+
+def attach(recipe: str, version: int, name: str, content: bytes) -> str:
+    """Where a person opens the file `name` that is now kept with a version's run; what had its name is replaced.
+
+    Raises `TransientError` or `RegistryError`.
+    """
+    with connected() as client, tempfile.TemporaryDirectory(prefix="promptmint-attach-") as scratch:
+        run = client.get_run(client.get_model_version(recipe, str(version)).run_id).info
+        path = Path(scratch) / name
+        path.write_bytes(content)
+        client.log_artifact(run.run_id, str(path))
+    server = tracking_uri().rstrip("/")
+    if server.startswith(("http://", "https://")):
+        return f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{name}"
+    return f"{run.artifact_uri}/{name}"
 
 
 def project(recipe: str, champion: int | None, challenger: int | None) -> None:
@@ -69,6 +88,18 @@ def version_tags(recipe: str, version: int) -> dict[str, str]:
     if not found:
         raise RegistryError(f"There is no version {version!r} of {recipe!r}. `promptmint status {recipe}` shows them.")
     return dict(found[0].tags)
+
+
+def digests() -> set[str]:
+    """Every digest that a tag of any registered version names. Raises `TransientError` or `RegistryError`."""
+    found: set[str] = set()
+    with connected() as client:
+        token = None
+        while token != "":
+            page = client.search_model_versions(max_results=1000, page_token=token)
+            found |= {value for version in page for key, value in version.tags.items() if key in names.DIGESTS}
+            token = page.token or ""
+    return found
 
 
 def registered() -> list[str]:
@@ -94,6 +125,19 @@ def resolve(recipe: str, alias: str) -> int:
         return int(aliases[alias])
 
 
+def tags(record: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of the version that a run's record was registered as."""
+    return {
+        names.TAG_VERDICT: record["verdict"],
+        names.TAG_RUN_KEY: record["run_key"],
+        names.TAG_PROMPT: record["prompt_digest"],
+        names.TAG_BASE: record["base_digest"],
+        names.TAG_DATA: record["data_digest"],
+        names.TAG_RECIPE: record["recipe_digest"],
+        names.TAG_ARTIFACT: record["artifact"],
+    }
+
+
 def _ensure_model(client: Any, recipe: str) -> None:
     if not client.search_registered_models(f"name = '{recipe}'"):
         client.create_registered_model(
@@ -104,18 +148,6 @@ def _ensure_model(client: Any, recipe: str) -> None:
 def _version_of_run(client: Any, recipe: str, run_key: str) -> int | None:
     found = client.search_model_versions(f"name = '{recipe}' and tags.`{names.TAG_RUN_KEY}` = '{run_key}'")
     return min((int(version.version) for version in found), default=None)
-
-
-def _tags(record: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        names.TAG_VERDICT: record["verdict"],
-        names.TAG_RUN_KEY: record["run_key"],
-        names.TAG_PROMPT: record["prompt_digest"],
-        names.TAG_BASE: record["base_digest"],
-        names.TAG_DATA: record["data_digest"],
-        names.TAG_RECIPE: record["recipe_digest"],
-        names.TAG_ARTIFACT: record["artifact"],
-    }
 
 
 def _log_figures(client: Any, run_id: str, record: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@
     │   ├── NotInStore                        nothing lies under this key
     │   ├── AlreadyInStore                    an exclusive create found the key taken
     │   └── CorruptObject                     the bytes do not match their digest
-    ├── TrainingError                     7   a worker failed or the loss is no longer a number
+    ├── TrainingError                     7   a worker failed
+    │   └── DivergedError                     the loss is no longer a number
     ├── ArtifactError                     8   a prompt artifact is damaged, or does not fit its base or a layout
     ├── RegistryError                     9   MLflow cannot be reached or refuses the call
     ├── LedgerError                      10   a promotion was refused
@@ -60,6 +61,14 @@ class CorruptObject(StoreError):
 
 class TrainingError(PromptmintError):
     exit_code = 7
+
+
+class DivergedError(TrainingError):
+    """`step` says since when the loss is no number."""
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class ArtifactError(PromptmintError):

@@ -40,11 +40,16 @@ class Remembered:
 
 
 def recall(store: Store, stage: Stage, inputs: Mapping[str, Any]) -> Remembered | None:
-    """What `stage` made of `inputs` earlier, or None."""
+    """What `stage` made of `inputs` earlier, or None.
+
+    The memo is written anew, as it is: what somebody relies on is young, and no garbage (see garbage.py).
+    """
     try:
-        record = json.loads(store.read(stage.key(inputs)))
+        data = store.read(stage.key(inputs))
     except NotInStore:
         return None
+    store.write(stage.key(inputs), data)
+    record = json.loads(data)
     return Remembered(record["value"], record["seconds"], reused=True)
 
 

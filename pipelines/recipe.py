@@ -7,8 +7,9 @@ see `training/compute.py`.
 
 from __future__ import annotations
 
+import itertools
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     model_serializer,
     model_validator,
@@ -27,6 +29,7 @@ from .digests import digest_json
 from .errors import RecipeError, listed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
@@ -64,23 +67,40 @@ class Data(Section):
 
     path: str  # a file, a glob, a folder, s3://BUCKET/PREFIX or hf://ORG/SET@REVISION; relative to the recipe's folder
     text: str = "text"
+    pair: str | None = None  # the column of a second text, where a label belongs to two of them
     label: str = "label"
     labels: tuple[str, ...] = Field(min_length=2)
     encoding: str = "utf-8"
     split: str | None = None  # a column with train / validation / test; None: by content hash
     validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
     test_fraction: Fraction = 0.2  # where the data bring no splits
+    slices: tuple[str, ...] = ()  # columns by whose values the test split is also told, and may be judged
     checks: Checks = Checks()
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Data:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must differ, got {list(self.labels)!r}")
+    def _names_differ(self) -> Data:
+        for key, names in (("labels", self.labels), ("slices", self.slices)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} must differ, got {list(names)!r}")
+        if self.text in self.slices:
+            raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
+        if self.pair == self.text:
+            raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there were pairs and slices keep their digests.
+        absent = {key for key in ("pair", "slices") if not getattr(self, key)}
+        return {key: value for key, value in dump(self).items() if key not in absent}
 
 
 class Template(Section):
-    """`[template]`: how an example becomes the text the base reads."""
+    """`[template]`: how an example becomes the text the base reads.
+
+    Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts
+    between two segments, and without it both are one running text.
+    """
 
     text: str = "{text}"
     max_tokens: int = Field(128, ge=4)  # of template, text and special tokens; longer texts lose their end
@@ -89,7 +109,18 @@ class Template(Section):
     def _names_the_text(self) -> Template:
         if self.text.count("{text}") != 1:
             raise ValueError(f"the template must contain {{text}} exactly once, got {self.text!r}")
+        if self.text.count("{pair}") > 1:
+            raise ValueError(f"the template may contain {{pair}} once, got {self.text!r}")
+        segments = self.text.split("{sep}")
+        each_has_one = all(("{text}" in segment) != ("{pair}" in segment) for segment in segments)
+        if len(segments) > 2 or (len(segments) == 2 and not each_has_one):
+            raise ValueError(f"{{sep}} may stand once, between {{text}} and {{pair}}, got {self.text!r}")
         return self
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether an example has two texts."""
+        return "{pair}" in self.text
 
 
 class Head(Section):
@@ -117,6 +148,11 @@ class Method(Section):
     head_rate: Rate | None = None  # of a linear head; None: the same rate
     epochs: int | None = Field(None, ge=1)
 
+    def rate_of(self, parameter: str) -> float:
+        """The learning rate of a parameter, by the name it is trained under."""
+        own = self.head_rate if parameter.startswith("head.") else None
+        return own or self.rate
+
 
 OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the keys of all of them
     "prompt-tuning": (),
@@ -125,6 +161,10 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
     "prefix-tuning": ("hidden",),
     "residual": ("bottleneck",),
     "superpos": ("basis",),
+    "late": ("layer",),
+    "lopa": ("hidden", "rank"),
+    "dept": ("rank", "positions", "offset_rate"),
+    "iapt": ("rank",),
 }
 
 
@@ -134,21 +174,38 @@ class Prompt(Method):
     A key of another method is refused, and is left out of the digest and of the artifact.
     """
 
-    method: Literal["prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning", "residual", "superpos"]
+    method: Literal[
+        "prompt-tuning",
+        "p-tuning",
+        "p-tuning-v2",
+        "prefix-tuning",
+        "residual",
+        "superpos",
+        "late",
+        "lopa",
+        "dept",
+        "iapt",
+    ]
     tokens: int = Field(ge=1)
-    init: Literal["random", "vocabulary", "labels", "text", "prior"] = "random"
+    init: Literal["random", "vocabulary", "labels", "text", "prior", "inputs"] = "random"
     init_text: str | None = None  # init = "text": repeated or cut to as many tokens as the prompt has
-    init_scale: float = Field(0.02, gt=0)  # standard deviation of a random start; where an encoder reads it, 1.0
+    init_scale: float = Field(
+        0.02, gt=0
+    )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
-    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer
+    hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
     basis: int = Field(128, ge=1)  # token embeddings that every vector of the prompt is a superposition of
+    layer: int | None = Field(None, ge=1)  # the first that reads the prompt, counted from 0
+    rank: int = Field(8, ge=1)  # of an instance gate, of the text's offsets, or of a generator's summary
+    positions: int = Field(128, ge=1)  # of the text that get an offset, from its start
+    offset_rate: Rate | None = None  # of the offsets; None: the same rate
 
     @model_validator(mode="before")
     @classmethod
     def _encoders_read_wide_tables(cls, given: Any) -> Any:
-        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning")
+        wide = isinstance(given, dict) and given.get("method") in ("p-tuning", "prefix-tuning", "iapt")
         return {"init_scale": 1.0, **given} if wide else given
 
     @model_validator(mode="after")
@@ -158,12 +215,19 @@ class Prompt(Method):
             raise ValueError(f"{self.method} has no key {listed(strange)}; beside the keys of every method {own}")
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("init_text belongs to init = 'text', and that start needs it")
+        if self.method == "late" and self.layer is None:
+            raise ValueError("late needs the key 'layer': how many layers of the base run before the prompt enters")
         return self
 
     @model_serializer(mode="wrap")
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         absent = self._of_other_methods() | ({"init_text"} if self.init_text is None else set())
         return {key: value for key, value in dump(self).items() if key not in absent}
+
+    def rate_of(self, parameter: str) -> float:
+        """The learning rate of a parameter, by the name it is trained under."""
+        own = self.offset_rate if ".offsets_" in parameter else None
+        return own or super().rate_of(parameter)
 
     def _of_other_methods(self) -> set[str]:
         return {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[self.method])
@@ -231,7 +295,7 @@ class Budgets(Section):
 
 
 # What changes nothing at its default, and is then neither in the digest nor in the artifact.
-NOT_ASKED = ("superior", "per_label_accuracy", "max_ece", "min_power", "disagreement")
+NOT_ASKED = ("superior", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
 
 
 class Gates(Section):
@@ -245,6 +309,7 @@ class Gates(Section):
     non_inferior: tuple[NonInferiority, ...] = ()
     superior: tuple[Superiority, ...] = ()
     per_label_accuracy: float | None = Field(None, gt=0, lt=1)  # that no label may be proven to be below
+    per_slice_accuracy: float | None = Field(None, gt=0, lt=1)  # the same of every value of data.slices
     max_ece: float | None = Field(None, gt=0, lt=1)  # expected calibration error that may not be proven to be exceeded
     min_power: float = Field(0.0, ge=0, lt=1)  # of every non-inferiority gate, foreseen; below it nothing is trained
     disagreement: float = Field(0.1, gt=0, le=1)  # share of examples that one of two answers rightly, as foreseen
@@ -263,6 +328,28 @@ class Gates(Section):
         return {key: value for key, value in dump(self).items() if key not in absent}
 
 
+Grid = dict[str, Any]  # a value, or a list of the values to try, for each key
+
+
+class Sweep(Section):
+    """`[sweep]`: settings to choose from by the validation split, before the test split has its say.
+
+    Each method has grids of its keys, the prompt's of `seed` too; every combination is tuned on the training split.
+    """
+
+    prompt: tuple[Grid, ...] = ()
+    lora: tuple[Grid, ...] = ()
+    full: tuple[Grid, ...] = ()
+    head_only: tuple[Grid, ...] = ()
+
+    def combinations(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every method's name with each of its combinations, `{key: value}`."""
+        for method in type(self).model_fields:
+            for grid in getattr(self, method):
+                choices = [value if isinstance(value, list) else [value] for value in grid.values()]
+                yield from ((method, dict(zip(grid, values, strict=True))) for values in itertools.product(*choices))
+
+
 class Promotion(Section):
     """`[promotion]`: what happens to a prompt that passed."""
 
@@ -274,7 +361,7 @@ class Recipe(Section):
 
     name: Name
     description: str = ""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     base: BasePin
     data: Data
     template: Template = Template()
@@ -284,6 +371,7 @@ class Recipe(Section):
     baselines: Baselines = Baselines()
     gates: Gates = Gates()
     promotion: Promotion = Promotion()
+    sweep: Sweep | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -299,6 +387,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
+        if (self.data.pair is not None) != self.template.of_pairs:
+            raise ValueError(
+                "data.pair and {pair} in template.text belong together, as in text = '{text}{sep}{pair}': got "
+                f"data.pair = {self.data.pair!r} and template.text = {self.template.text!r}"
+            )
         words = self.head.words
         if (self.head.kind == "verbaliser") != (words is not None):
             raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")
@@ -312,11 +405,59 @@ class Recipe(Section):
             )
         if words is not None and self.baselines.head_only is not None:
             raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.gates.per_slice_accuracy is not None and not self.data.slices:
+            raise ValueError("gates.per_slice_accuracy needs data.slices: the columns whose values are slices")
+        if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:
+            raise ValueError(
+                f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
+                f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
+            )
         compared = {name for name, _ in self.baselines.named()} | {"champion"}
         for gate in self.gates.comparisons:
             if gate.to not in compared:
                 raise ValueError(f"a gate compares with {gate.to!r}, but there is no [baselines.{gate.to}]")
         return self
+
+    @model_validator(mode="after")
+    def _sweep_is_possible(self) -> Recipe:
+        if self.sweep and self.data.split is None and not self.data.validation_fraction:
+            raise ValueError("a sweep chooses by the validation split: set data.validation_fraction above 0")
+        for method, change in self.sweep.combinations() if self.sweep else ():
+            changed(self, method, change)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "sweep" or value is not None}
+
+
+def changed(recipe: Recipe, method: str, change: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings of one method changed, and with another `seed` where the change names one.
+
+    Where the prompt's own method changes, the keys that only the old one has are left out.
+
+    Raises:
+        ValueError: the changed settings are not valid, or the recipe has no such baseline.
+    """
+    settings = recipe.prompt if method == "prompt" else getattr(recipe.baselines, method)
+    if settings is None:
+        raise ValueError(f"sweep.{method} needs [baselines.{method}]")
+    if method != "prompt" and "seed" in change:
+        raise ValueError(f"sweep.{method}: the seed is the prompt's to choose; every method of the recipe has the same")
+    new = {key: value for key, value in change.items() if key != "seed"}
+    kept = settings.model_dump(exclude_unset=True)
+    if "method" in new:
+        kept = {key: value for key, value in kept.items() if not any(key in keys for keys in OWN_KEYS.values())}
+    try:
+        settled = type(settings).model_validate({**kept, **new})
+        seed = TypeAdapter(Seed).validate_python(change.get("seed", recipe.seed))
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"sweep.{method}: {dict(change)!r} is not possible: {problem}") from None
+    part = {"prompt": settled} if method == "prompt" else {
+        "baselines": recipe.baselines.model_copy(update={method: settled})
+    }  # fmt: skip
+    return recipe.model_copy(update={"seed": seed, **part})
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -26,6 +26,7 @@ def new_record(recipe: Recipe, key: str, base_digest: str, data_digest: str) -> 
     """The record of a run that has just begun: nothing is decided, everything is named."""
     return {
         "recipe": recipe.name,
+        "description": recipe.description,
         "run_key": key,
         "verdict": None,
         "reason": None,
@@ -37,6 +38,8 @@ def new_record(recipe: Recipe, key: str, base_digest: str, data_digest: str) -> 
         "scores": dict.fromkeys(METHODS),
         "gates": [],
         "seconds": {},
+        "at": None,
+        "score_digests": {},
         "unchanged": False,
         "artifact": None,
         "labels": list(recipe.data.labels),
@@ -53,10 +56,25 @@ def finished(store: Store, name: str, key: str) -> dict[str, Any] | None:
     return record
 
 
-def unchanged(store: Store, recipe: Recipe) -> dict[str, Any] | None:
-    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table."""
+def names(store: Store) -> list[str]:
+    """The recipes that have a run in the store."""
+    return sorted({key.split("/")[1] for key in store.keys("runs/")})
+
+
+def recorded(store: Store, name: str) -> list[dict[str, Any]]:
+    """The record of every run of a recipe, the last one last; those of before runs had a time come first."""
+    records: list[dict[str, Any]] = [json.loads(store.read(key)) for key in store.keys(f"runs/{name}/")]
+    return sorted(records, key=lambda record: (record.get("at") or "", record.get("version") or 0))
+
+
+def unchanged(store: Store, recipe: Recipe, data: str | None = None) -> dict[str, Any] | None:
+    """The earlier run's record where recipe, base and data are what they were; asks no server and reads no table.
+
+    `data` is the digest of the snapshot where it is known already.
+    """
     base = known_base(store, recipe.base)
-    data = source_digest(recipe.data, recipe.folder) if base else None
+    if base and data is None:
+        data = source_digest(recipe.data, recipe.folder)
     if base is None or data is None:
         return None
     record = finished(store, recipe.name, run_key(recipe, base.digest, data))

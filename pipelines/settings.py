@@ -3,7 +3,9 @@
     PROMPTMINT_HOME           everything kept on this machine               ./.promptmint
     PROMPTMINT_STORE          file:///FOLDER or s3://BUCKET/PREFIX          file://HOME/store
     PROMPTMINT_LEDGER         a store that can create a key exclusively     the store
+    PROMPTMINT_RECIPES        the recipes that deployments may run          ./recipes
     MLFLOW_TRACKING_URI       where runs and versions are recorded          sqlite:///HOME/mlflow.db
+    PROMPTMINT_TOKENS         who may ask a server: a JSON file             (none: this machine)
     PROMPTMINT_S3_ENDPOINT    an S3 server that is not Amazon's             (Amazon's)
     PROMPTMINT_S3_PATH_STYLE  true: http://HOST/BUCKET, not BUCKET.HOST     false
     PROMPTMINT_S3_CHECKSUMS   when_supported: SHA-256 with every upload     when_required
@@ -49,6 +51,11 @@ def ledger_uri() -> str:
     return _value("PROMPTMINT_LEDGER", store_uri())
 
 
+def recipes_folder() -> Path:
+    """The folder of the recipes that a deployment may run, each by its name."""
+    return Path(_value("PROMPTMINT_RECIPES", "recipes")).expanduser().absolute()
+
+
 def cache_folder() -> Path:
     """The folder for trees fetched from the store; deleting it costs time only."""
     return home() / "cache"
@@ -57,6 +64,12 @@ def cache_folder() -> Path:
 def tracking_uri() -> str:
     """MLflow's tracking URI."""
     return _value("MLFLOW_TRACKING_URI", f"sqlite:///{home()}/mlflow.db")
+
+
+def tokens_file() -> Path | None:
+    """The file that says who may ask `promptmint serve`, or None: whoever reaches it."""
+    name = _value("PROMPTMINT_TOKENS", "")
+    return Path(name).expanduser() if name else None
 
 
 def s3_settings() -> S3Settings:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.errors import RegistryError
-from pipelines.settings import cache_folder, store_uri
+from pipelines.digests import canonical_json, digest_bytes
+from pipelines.errors import PromptmintError, RegistryError, StoreError, TransientError
+from pipelines.settings import cache_folder, store_uri, tracking_uri
+from pipelines.store.local import replacing
 from pipelines.store.store import the_store
-from pipelines.store.trees import load_tree
+from pipelines.store.trees import load_checked_tree
 
 if TYPE_CHECKING:
     from pipelines.inference.predictor import Predictor
@@ -18,32 +24,47 @@ if TYPE_CHECKING:
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<version>champion|challenger|[1-9][0-9]*)")
 
 
+UNREACHABLE = (TransientError, StoreError)  # what the last known good is for
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a reference stands for: a version, its artifact in the cache, and the digest it must have."""
+
+    name: str
+    version: int
+    folder: Path
+    digest: str
+
+
 def load(reference: str, device: str = "cpu") -> Predictor:
     """The prompt `NAME@champion`, `NAME@challenger` or `NAME@VERSION` on its base, its proof replayed.
+
+    Where registry or store cannot be reached, the version that the reference stood for last, with a warning.
 
     Raises:
         RegistryError: there is no such prompt, version or alias.
         ArtifactError: the prompt is damaged or does not answer as it was proven to.
         BaseModelError: the base is not the exact one that the prompt was minted on.
-        StoreError: the store cannot be reached.
+        TransientError: registry or store cannot be reached, and nothing is known of this prompt here.
+        StoreError: the store refuses.
     """
     from pipelines.inference.predictor import base_from_store, load_predictor
 
-    folder, digest = artifact(reference)
-    return load_predictor(folder, base_from_store(folder, store_uri()), digest, device)
+    found = find_or_recall(reference)
+    return load_predictor(found.folder, base_from_store(found.folder, store_uri()), found.digest, device)
 
 
 def pull(reference: str, target: Path) -> Path:
     """The artifact of a prompt, copied to `target/NAME-vVERSION`; some kilobytes, verified, without its base."""
-    name, version = resolved(reference)
-    folder, digest = artifact(f"{name}@{version}")
+    found = find_or_recall(reference)
     from pipelines.prompts.artifact import read_prompt  # torch, which a wrong reference need not wait for
 
-    pulled = target / f"{name}-v{version}"
+    pulled = target / f"{found.name}-v{found.version}"
     building = target / f".{pulled.name}.pulling"
     shutil.rmtree(building, ignore_errors=True)
-    shutil.copytree(folder, building)
-    read_prompt(building, digest)
+    shutil.copytree(found.folder, building)
+    read_prompt(building, found.digest)
     shutil.rmtree(pulled, ignore_errors=True)
     building.rename(pulled)
     return pulled
@@ -58,22 +79,63 @@ def export(reference: str, layout: str, target: Path) -> tuple[Path, float]:
         ArtifactError: the layout cannot express the prompt on its base, or answers differently there.
         BaseModelError: the base is not the exact one that the prompt was minted on.
     """
-    name, version = resolved(reference)
-    folder, digest = artifact(f"{name}@{version}")
+    found = find_or_recall(reference)
     from pipelines.inference.predictor import base_from_store
     from pipelines.interchange.export import export as write
 
-    exported = target / f"{name}-v{version}-{layout}"
-    return exported, write(folder, base_from_store(folder, store_uri()), layout, exported, digest)
+    exported = target / f"{found.name}-v{found.version}-{layout}"
+    return exported, write(found.folder, base_from_store(found.folder, store_uri()), layout, exported, found.digest)
 
 
-def artifact(reference: str) -> tuple[Path, str]:
-    """The cached folder of a prompt's artifact, and the digest it must have."""
+def find(reference: str) -> Found:
+    """What a reference stands for now, as the registry says; remembered for when it cannot be asked.
+
+    Raises:
+        RegistryError: there is no such prompt, version or alias.
+        TransientError: registry or store cannot be reached.
+        StoreError: the store refuses, or does not hold the artifact.
+    """
     from mlflow_config import names
     from mlflow_config.registry import version_tags
 
-    tags = version_tags(*resolved(reference))
-    return load_tree(the_store(), tags[names.TAG_ARTIFACT], cache_folder()), tags[names.TAG_PROMPT]
+    name, version = resolved(reference)
+    tags = version_tags(name, version)
+    folder = load_checked_tree(the_store(), tags[names.TAG_ARTIFACT], cache_folder())
+    found = Found(name, version, folder, tags[names.TAG_PROMPT])
+    record = {"name": name, "version": version, "artifact": tags[names.TAG_ARTIFACT], "digest": found.digest}
+    with suppress(StoreError), replacing(_memory(reference)) as file:
+        file.write(canonical_json(record))
+    return found
+
+
+def recall(reference: str) -> Found | None:
+    """What a reference stood for when this registry was last asked, its artifact still whole in the cache; or None."""
+    try:
+        record = json.loads(_memory(reference).read_bytes())
+        folder = load_checked_tree(the_store(), record["artifact"], cache_folder())
+        return Found(record["name"], record["version"], folder, record["digest"])
+    except (OSError, ValueError, KeyError, PromptmintError):
+        return None
+
+
+def find_or_recall(reference: str) -> Found:
+    """What a reference stands for; what it stood for last, with a warning, where that cannot be found out.
+
+    Raises like `find`.
+    """
+    try:
+        return find(reference)
+    except UNREACHABLE as error:
+        known = recall(reference)
+        if known is None:
+            raise
+        warnings.warn(f"{reference} is version {known.version}, the last known good: {error}", stacklevel=3)
+        return known
+
+
+def _memory(reference: str) -> Path:
+    """Where the cache keeps what this registry said of a reference."""
+    return cache_folder() / "references" / digest_bytes(tracking_uri().encode())[:12] / f"{reference}.json"
 
 
 def resolved(reference: str) -> tuple[str, int]:

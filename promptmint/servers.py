@@ -46,7 +46,7 @@ def up(home: Path, prefect_port: int = 4200, mlflow_port: int = 5000) -> dict[st
             were refused, or this is not a checkout.
     """
     home = home.resolve()
-    pools, deployments = _configured()
+    pools, automations, deployments = _configured()
     started: list[str] = []
     with processes.locked(home):
         try:
@@ -56,6 +56,7 @@ def up(home: Path, prefect_port: int = 4200, mlflow_port: int = 5000) -> dict[st
             if mlflow["pid"]:
                 _await(home, "mlflow", lambda: _get(mlflow["port"], "/health") == b"OK")
             _create_pools(prefect["port"], pools)
+            _create_automations(prefect["port"], automations)
             _deploy(home, prefect["port"], deployments)
             worker = _start_worker(home, prefect["port"], started)
         except BaseException:  # Ctrl-C too: nothing half-started is left behind
@@ -117,6 +118,9 @@ def _prefect_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect" / "ui"),  # not into the installed package
         # On disk: with leases in memory, a server that starts again cancels the runs that wait for it.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "5",  # between two asks for a slot
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # what infra/prefect/automations.yaml listens to
     }
 
 
@@ -125,6 +129,13 @@ def _create_pools(port: int, pools: list[dict[str, Any]]) -> None:
         if pool["type"] == "process":
             body = {key: pool[key] for key in ("name", "type", "description")}
             _post(port, "/api/work_pools/", body, allowed=(409,))  # 409: it is there
+
+
+def _create_automations(port: int, automations: list[dict[str, Any]]) -> None:
+    there = {automation["name"] for automation in _post(port, "/api/automations/filter", {})}
+    for automation in automations:
+        if automation["name"] not in there:
+            _post(port, "/api/automations/", automation)
 
 
 def _bury(port: int) -> None:
@@ -156,11 +167,13 @@ def _deploy(home: Path, port: int, deployments: list[dict[str, Any]]) -> None:
     processes.write_json(record, {"digest": digest})
 
 
-def _configured() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The work pools of infra/prefect and the deployments of prefect.yaml."""
+def _configured() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The work pools and automations of infra/prefect, and the deployments of prefect.yaml."""
     try:
-        pools = yaml.safe_load((ROOT / "infra" / "prefect" / "work-pools.yaml").read_text(encoding="utf-8"))["pools"]
-        return pools, yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+        infra = ROOT / "infra" / "prefect"
+        pools = yaml.safe_load((infra / "work-pools.yaml").read_text(encoding="utf-8"))["pools"]
+        automations = yaml.safe_load((infra / "automations.yaml").read_text(encoding="utf-8"))["automations"]
+        return pools, automations, yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     except FileNotFoundError as error:
         raise PromptmintError(
             f"There is no {error.filename!r}: the servers are started from a checkout of promptmint, installed with "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -47,8 +48,10 @@ def progress(console: Console) -> Iterator[None]:
 
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
-    from pipelines.evaluation.report import COLUMNS, gate_rows, power_lines, summary_rows
+    from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
 
+    if rows := leaderboard_rows(record.get("leaderboard") or []):
+        console.print(_table(f"{record['recipe']}: settings, chosen by the validation split", SWEPT, rows))
     if rows := summary_rows(record):
         console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
     if gates := gate_rows(record):
@@ -57,6 +60,8 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(f"[yellow]Low power:[/] {escape(line)}")
     why = record["reason"].removeprefix(f"{record['verdict']}: ")
     console.print(f"Verdict: {_coloured(record['verdict'])}: {escape(why)}")
+    if lost := record.get("not_promoted"):
+        console.print(f"[yellow]Not promoted:[/] {escape(lost)}")
     if record["version"] is not None:
         standing = [alias for alias, version in record.get("aliases", {}).items() if version == record["version"]]
         now = f", now {' and '.join(standing)}" if standing else ""
@@ -78,6 +83,80 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         for entry in status["history"]
     ]  # fmt: skip
     console.print(_table("History", ("When (UTC)", "What, version", "Verdict", "Who, why"), rows))
+
+
+def show_fleet(console: Console, recipes: Sequence[Mapping[str, Any]], now: datetime | None = None) -> None:
+    """A line for every recipe: who is champion and since when, who waits, how the last version fared."""
+    if not recipes:
+        console.print("Nothing was registered yet: run a recipe first.")
+        return
+    now = now or datetime.now(UTC)
+    rows = [
+        [escape(each["name"]), str(each["champion"] or "none"), _age(each["champion_since"], now),
+         str(each["challenger"] or "none"), _coloured(each["last_verdict"] or "none"),
+         _age(each["last_registered"], now)]
+        for each in recipes
+    ]  # fmt: skip
+    columns = ("Recipe", "Champion", "For", "Challenger", "Last verdict", "Ago")
+    console.print(_table(f"{len(recipes):,} recipe{'s' * (len(recipes) > 1)}", columns, rows))
+
+
+@contextmanager
+def bar(console: Console, stage: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A bar for one job that takes a while; what it gives is called with each line of a worker's progress."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        line = bars.add_task(stage, total=None)
+        yield lambda news: bars.update(line, completed=news.get("step", 0), total=news.get("steps"))
+        bars.update(line, total=1, completed=1)
+
+
+def show_reproduction(console: Console, found: Mapping[str, Any]) -> None:
+    """Whether a version minted again is the same, and what is known to differ where it is not."""
+    if found["equal"]:
+        console.print(f"{found['reference']} minted again is the same, bit by bit: prompt {found['prompt_digest']}")
+        return
+    console.print(
+        f"[red]{found['reference']} minted again is another prompt[/]: {short(found['prompt_digest'])} then, "
+        f"{short(found['reproduced_digest'])} now"
+    )
+    rows = [
+        [what, name, escape(str(then)), escape(str(now))]
+        for what, key in (("machine", "machine"), ("version", "versions"), ("prompt.json", "card"))
+        for name, (then, now) in found[key].items()
+    ]
+    for name, difference in found["tensors"].items():
+        rows.append(["tensor", name, "", "another shape" if difference is None else f"within {difference:.1e}"])
+    console.print(_table("What differs", ("What", "Name", "Then", "Now"), rows))
+    if not found["machine"] and not found["versions"]:
+        console.print("Machine and versions are the same as far as is known: look at the code, and at prompt.json.")
+
+
+def show_garbage(console: Console, found: Mapping[str, Any]) -> None:
+    """What stays in a store and what is garbage, by kind."""
+    rows = [
+        [kind, f"{each['kept']:,}", f"{each['kept_bytes']:,}", f"{each['garbage']:,}", f"{each['garbage_bytes']:,}"]
+        for kind, each in found["kinds"].items()
+    ]
+    columns = ("Kind", "Needed", "Bytes", "Garbage", "Bytes of it")
+    console.print(_table(found["store"], columns, rows))
+    size = sum(each["garbage_bytes"] for each in found["kinds"].values())
+    count = f"{len(found['keys']):,} files, {size:,} bytes"
+    if found["deleted"]:
+        console.print(f"Removed: {count}.")
+    else:
+        console.print(f"Nothing was removed. {count} would be, with --delete.")
+
+
+def _age(at: str | None, now: datetime) -> str:
+    """How long ago a moment was, in its largest unit."""
+    if at is None:
+        return ""
+    seconds = max(0, int((now - datetime.fromisoformat(at)).total_seconds()))
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}{'s' * (seconds // length > 1)}"
+    return f"{seconds} s"
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -12,7 +12,7 @@ from pipelines.store.store import the_store
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="pin base", **RETRYING)
 def pin_base(recipe: Recipe) -> PinnedBase:
     """The recipe's base, fetched and verified where the store does not hold it yet."""
     return pin.pin_base(the_store(), recipe.base, recipe.folder, home() / "work")

@@ -15,13 +15,13 @@ from pipelines.store.store import the_store
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="snapshot", **RETRYING)
 def snapshot(recipe: Recipe) -> str:
     """The digest of an immutable copy of the recipe's data."""
     return snapshots.snapshot(the_store(), recipe.data, recipe.folder).digest
 
 
-@task(**RETRYING)
+@task(task_run_name="validate", **RETRYING)
 def validate(recipe: Recipe, data: str) -> dict[str, Any]:
     """The report on a snapshot: quarantine, expectations, splits, and whether it may be learnt from."""
     store = the_store()

@@ -7,19 +7,33 @@ from typing import Any
 
 from prefect import task
 
+from pipelines.data.validate import load_slices
+from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.evaluation.gates import judge as judge_gates
-from pipelines.evaluation.metrics import summary
+from pipelines.evaluation.metrics import by_value, summary
 from pipelines.evaluation.scores import load_scores
 from pipelines.recipe import Recipe
+from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
 
 
-@task
-def judge(recipe: Recipe, scores: Mapping[str, str], trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """`{verdict, reason, gates, scores}`: the decision, and the table that it rests on."""
+@task(task_run_name="judge")
+def judge(
+    recipe: Recipe,
+    scores: Mapping[str, str],
+    trained: Mapping[str, Mapping[str, Any]],
+    report_tree: str,
+    no_champion: str = NO_CHAMPION,
+) -> dict[str, Any]:
+    """`{verdict, reason, gates, scores, slices}`: the decision, and the tables that it rests on.
+
+    `report_tree` is the data report's; `no_champion` says why `scores` has no champion's, where it has none.
+    """
     store = the_store()
+    slices = load_slices(store, report_tree, recipe.data, cache_folder())
     loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
-    verdict = judge_gates(recipe.gates, loaded, trained["prompt"], recipe.seed, recipe.data.labels).to_json()
+    costs, labels = trained["prompt"], recipe.data.labels
+    verdict = judge_gates(recipe.gates, loaded, costs, recipe.seed, labels, no_champion, slices).to_json()
     table = {
         method: {
             **summary(each),
@@ -29,4 +43,5 @@ def judge(recipe: Recipe, scores: Mapping[str, str], trained: Mapping[str, Mappi
         }
         for method, each in loaded.items()
     }
-    return {**verdict, "scores": table}
+    counted = {column: by_value(loaded, values) for column, values in slices.items()}
+    return {**verdict, "scores": table, "slices": counted}

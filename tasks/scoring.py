@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import task
 
 from pipelines.bases.pin import PinnedBase, base_record
+from pipelines.errors import listed
+from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.promotion import ledger
 from pipelines.recipe import Head, Recipe, Template
 from pipelines.runs import finished
@@ -21,7 +24,7 @@ from tasks.retrying import RETRYING
 from tasks.tokens import shards as shards_of
 
 
-@task(**RETRYING)
+@task(task_run_name="score", **RETRYING)
 def score(
     recipe: Recipe,
     base: PinnedBase,
@@ -44,20 +47,33 @@ def score(
     return score_all(store, contenders, base.digest, folder, shards["test"], compute, cache_folder(), progress)
 
 
-@task(**RETRYING)
-def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> str | None:
-    """The digest of the reigning champion's scores on the same examples, on its own base; None where nobody reigns."""
+@dataclass(frozen=True)
+class Reigning:
+    """What a new prompt is compared with: the digest of the champion's scores, or why there are none."""
+
+    scores: str | None
+    why_not: str
+    sequence: int  # of the ledger's last entry when it was read: a promotion is decided on that
+
+
+@task(task_run_name="score champion", **RETRYING)
+def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> Reigning:
+    """The reigning champion scored on the same examples, on its own base, where it answers the same labels."""
     from pipelines.evaluation.scoring import Contender, score_all
 
     store = the_store()
     entries = ledger.read(the_ledger(), recipe.name)
-    champion = ledger.state(entries).champion
+    champion, sequence = ledger.state(entries).champion, len(entries)
     if champion is None:
-        return None
+        return Reigning(None, NO_CHAMPION, sequence)
     run_key = next(entry.run_key for entry in entries if entry.version == champion)
     record = finished(store, recipe.name, run_key)
-    if record is None or record["labels"] != list(recipe.data.labels):
-        return None  # other labels make another problem: there is no one to compare with
+    if record is None:
+        why_not = f"the store has no record of the champion's run (version {champion}), so there was no comparison"
+        return Reigning(None, why_not, sequence)
+    if record["labels"] != list(recipe.data.labels):
+        others = f"the champion (version {champion}) answers other labels, {listed(record['labels'])}"
+        return Reigning(None, f"{others}, so there was no comparison", sequence)
     tree = record["artifact"]
     card = json.loads((load_tree(store, tree, cache_folder()) / "prompt.json").read_bytes())
     base = base_record(store, card["base"]["digest"])
@@ -68,4 +84,4 @@ def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> str | No
     digests = score_all(
         store, [contender], base.digest, folder, tokens, compute, cache_folder(), StageProgress("score-champion")
     )
-    return digests["champion"]
+    return Reigning(digests["champion"], "", sequence)

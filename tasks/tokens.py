@@ -17,7 +17,7 @@ from pipelines.tokens import encode
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="tokenize", **RETRYING)
 def tokenize(recipe: Recipe, base: PinnedBase, report: Mapping[str, Any]) -> dict[str, str]:
     """`{split: tree of its shards}`, for the recipe's template and base."""
     return {split: shards(recipe, recipe.template, base, tree) for split, tree in report["split_trees"].items()}

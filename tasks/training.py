@@ -1,12 +1,14 @@
-"""The prompt and its baselines tuned, each once."""
+"""The prompt and its baselines tuned, each once; before that, where a recipe asks for it, their settings chosen."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from prefect import task
+from prefect.artifacts import create_table_artifact
 
 from pipelines.bases.pin import PinnedBase
+from pipelines.evaluation.report import SWEPT, leaderboard_rows
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
@@ -16,7 +18,7 @@ from tasks.progress import News, StageProgress, tell
 from tasks.retrying import RETRYING
 
 
-@task(**RETRYING)
+@task(task_run_name="train", **RETRYING)
 def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute) -> dict[str, dict[str, Any]]:
     """What tuning gave per method: its weights' tree, parameters, bytes, seconds and curves."""
     from pipelines.training.tuning import train_all
@@ -27,3 +29,19 @@ def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Com
         on_news=StageProgress("train"),
         on_result=lambda name, reused: tell(News("train", f"{name}: {'from the store' if reused else 'done'}", 1, 1)),
     )  # fmt: skip
+
+
+@task(task_run_name="sweep", **RETRYING)
+def sweep(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute) -> list[dict[str, Any]]:
+    """The leaderboard of the recipe's sweep, best first, method by method; published as a table of this run."""
+    from pipelines.training import leaderboard
+
+    store = the_store()
+    rows = leaderboard.sweep(
+        store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
+        on_news=StageProgress("sweep"),
+        on_result=lambda name, reused: tell(News("sweep", f"{name}: {'from the store' if reused else 'done'}", 1, 1)),
+    )  # fmt: skip
+    table = [dict(zip(SWEPT, row, strict=True)) for row in leaderboard_rows(rows)]
+    create_table_artifact(table, key=f"{recipe.name}-leaderboard", description="Chosen by the validation split")
+    return rows

@@ -1,4 +1,4 @@
-"""What every test may use: a home of its own, three tiny bases, tickets that can be learnt, and a minted prompt."""
+"""What every test may use: a home of its own, five tiny bases, tickets that can be learnt, and a minted prompt."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ def own_home(callers_settings_hidden: Path, tmp_path: Path, monkeypatch: pytest.
         for name in [name for name in os.environ if name.startswith(OURS)]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server for the session; what it is told stays until the end."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
 
 
 @dataclass(frozen=True)
@@ -116,9 +125,38 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save_model(folder, LlamaForCausalLM, config)
 
 
-@pytest.fixture(scope="session", params=["bert", "gpt2", "llama"])
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5-like encoder-decoder: positions as a bias on scores, and a Unigram tokenizer that puts </s> after a text."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("t5")
+    size = max(128, _save_unigram(folder))  # a T5's table has more rows than its tokenizer has tokens
+    sizes = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_layers": 2, "num_heads": 4}
+    ends = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    config = T5Config(vocab_size=size, **sizes, **ends, initializer_factor=2.0)
+    return _save_model(folder, T5ForConditionalGeneration, config)
+
+
+@pytest.fixture(scope="session")
+def bart_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BART-like encoder-decoder: learnt positions, a byte-level tokenizer that puts a text between <s> and </s>."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("bart")
+    size = _save_bytes(folder, enclosed=True)
+    each = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
+    sizes = {f"{half}_{name}": size for half in ("encoder", "decoder") for name, size in each.items()}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "decoder_start_token_id": 1}
+    config = BartConfig(
+        vocab_size=size, d_model=32, **sizes, **ends, max_position_embeddings=64, init_std=0.2, forced_eos_token_id=1
+    )
+    return _save_model(folder, BartForConditionalGeneration, config)
+
+
+@pytest.fixture(scope="session", params=["bert", "gpt2", "llama", "t5", "bart"])
 def any_folder(request: pytest.FixtureRequest) -> Path:
-    """Each of the three bases in turn."""
+    """Each of the five bases in turn."""
     folder: Path = request.getfixturevalue(f"{request.param}_folder")
     return folder
 
@@ -138,24 +176,30 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
     """Mints a prompt on a base at its start: `mint_on(base_folder, method="p-tuning-v2", words=None, **settings)`."""
 
     def mint_on(
-        base_folder: Path, method: str = "p-tuning-v2", words: tuple[str, str] | None = None, **more: Any
+        base_folder: Path,
+        method: str = "p-tuning-v2",
+        words: tuple[str, str] | None = None,
+        template: str = "{text}",
+        **more: Any,
     ) -> Minted:
-        import torch
         from transformers import AutoTokenizer
 
         from pipelines.digests import digest_file, digest_files
         from pipelines.inference.forward import load_base
         from pipelines.prompts.mint import mint
-        from pipelines.prompts.verbaliser import label_word_ids
+        from pipelines.prompts.verbaliser import word_head
         from pipelines.recipe import Head, Optimisation, Prompt
         from pipelines.training.job import TrainJob
         from pipelines.training.tuned import linear_head, train_mode, tune
 
+        more = {"layer": 1, **more} if method == "late" else more
+        if method in ("late", "iapt") and base_folder.name.startswith("t5"):
+            pytest.skip("T5's layers give more than hidden states: refused, as test_methods.py shows")
         settings = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1, "init_scale": 1.0, **more})
         base = load_base(base_folder)
         head = linear_head(base, len(LABELS), seed=5)
         if words is not None:
-            head = {"word_ids": torch.tensor(label_word_ids(AutoTokenizer.from_pretrained(base_folder), words))}
+            head = word_head(base, AutoTokenizer.from_pretrained(base_folder), words)
         tuned = tune(base, settings, head, seed=5)
         train_mode(tuned, settings)  # minting itself puts the dropout off
         files = {path.name: digest_file(path) for path in base_folder.iterdir()}
@@ -163,7 +207,7 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
             "base": {"name": base_folder.name, "digest": digest_files(files), "files": files},
             "data": {"train": "0" * 64, "validation": "1" * 64},
             "recipe": {"name": "tickets", "digest": "2" * 64},
-            "template": {"text": "{text}", "max_tokens": 32},
+            "template": {"text": template, "max_tokens": 32},
         }
         job = TrainJob(
             name="prompt", kind="prompt", settings=settings.model_dump(mode="json"), shared=Optimisation(),
@@ -197,13 +241,35 @@ def _save_wordpiece(folder: Path) -> int:
     trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(_corpus(), trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     names = {f"{name[1:-1].lower()}_token": name for name in special}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return int(tokenizer.get_vocab_size())
 
 
-def _save_bytes(folder: Path) -> int:
+def _save_unigram(folder: Path) -> int:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "</s>", "<unk>"]
+    words = sorted({f"▁{word}" for text in _corpus() for word in text.split()})
+    letters = sorted({letter for word in words for letter in word} - {*words})
+    pieces = [*((name, 0.0) for name in special), *((word, -1.0) for word in words), *((one, -9.0) for one in letters)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
+def _save_bytes(folder: Path, enclosed: bool = False) -> int:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -211,12 +277,16 @@ def _save_bytes(folder: Path) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    names = {"eos_token": "<end>"}
+    if enclosed:
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
+        names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     trainer = trainers.BpeTrainer(
-        vocab_size=700, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<end>"],
+        vocab_size=700, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=list(names.values()),
         show_progress=False,
     )  # fmt: skip
     tokenizer.train_from_iterator(_corpus() * 3, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return int(tokenizer.get_vocab_size())
 
 

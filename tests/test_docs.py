@@ -297,7 +297,8 @@ def test_python_imports_what_is_there() -> None:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in PACKAGES:
                 source = (ROOT / str(node.module).replace(".", "/")).with_suffix(".py").read_text()
-                defined = {part.name for part in ast.parse(source).body if isinstance(part, ast.FunctionDef)}
+                parts = ast.parse(source).body
+                defined = {part.name for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)}
                 assert {alias.name for alias in node.names} <= defined, block
 
 

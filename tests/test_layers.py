@@ -64,6 +64,7 @@ def test_a_serving_team_needs_no_pipeline() -> None:
     """The name that promptmint gives away loads none of what only mints prompts."""
     (line,) = fresh(
         "import json, sys, promptmint; promptmint.load; import pipelines.inference.predictor, mlflow_config.registry;"
+        "import pipelines.inference.engine, promptmint.serving.server;"
         "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
     )
     assert (

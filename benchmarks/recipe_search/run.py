@@ -33,7 +33,7 @@ from pipelines.evaluation.gates import judge
 from pipelines.evaluation.metrics import summary
 from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
-from pipelines.recipe import Baselines, Recipe, load_recipe
+from pipelines.recipe import Baselines, Recipe, changed, load_recipe
 from pipelines.settings import cache_folder, home
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
@@ -85,7 +85,7 @@ def search(recipe: Recipe, only: list[str]) -> None:
     base, shards = prepared(recipe)
     for method in methods:
         for change in GRID[method] if method in only else []:
-            settled = changed(recipe, method, change)
+            settled = alone(recipe, method, change)
             path = RESULTS / f"search-{recipe.name}-{method}-{digest_json([change, shards])[:8]}.json"
             if path.exists():
                 continue
@@ -144,13 +144,12 @@ def on_data(recipe: Recipe, path: Path | None) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def changed(recipe: Recipe, method: str, change: dict[str, Any]) -> Recipe:
-    """The recipe with one method's settings changed, and no baseline but that method."""
+def alone(recipe: Recipe, method: str, change: dict[str, Any]) -> Recipe:
+    """The recipe with one method's settings changed, and with no baseline but that method."""
     if method == recipe.prompt.method:
-        prompt = recipe.prompt.model_copy(update=change)
-        return recipe.model_copy(update={"prompt": prompt, "baselines": Baselines()})
-    settings = getattr(recipe.baselines, method).model_copy(update=change)
-    return recipe.model_copy(update={"baselines": Baselines(**{method: settings})})
+        return changed(recipe, "prompt", change).model_copy(update={"baselines": Baselines()})
+    settled = getattr(changed(recipe, method, change).baselines, method)
+    return recipe.model_copy(update={"baselines": Baselines(**{method: settled})})
 
 
 def trained(recipe: Recipe, base: PinnedBase, shards: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipelines.inference import packing
 from pipelines.training import loop
 from pipelines.training.shards import Rows
-from pipelines.training.sweep import Member, train_together
+from pipelines.training.together import Member, train_together
 from pipelines.training.tuned import tune
 
 RUN = Path(__file__).with_name("run.py")

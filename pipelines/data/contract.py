@@ -13,8 +13,10 @@ import pandas as pd
 from pipelines.data.reading import Rows
 from pipelines.data.splits import ALIASES, SPLITS
 from pipelines.errors import DataError, listed
-from pipelines.recipe import Data
+from pipelines.recipe import Checks, Data
 
+SLICE = "slice:"
+NO_VALUE = "(none)"
 TRACE = ("source_file", "source_row", "reasons")  # the columns of a quarantine that are not the data's own
 
 
@@ -23,7 +25,8 @@ class Checked:
     """Every row that was read, on one of two sides.
 
     Attributes:
-        accepted: columns text, label, split (None where the data name no side), source_file, source_row.
+        accepted: columns text, pair (where the recipe names one), label, split (None where the data name no side), one
+            per slice, source_file, source_row.
         quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
             source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
         reasons: how many rows have each kind of fault, the most frequent first.
@@ -74,33 +77,21 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         reasons = ["; ".join(rule.explain(frame.at[row, column]) for column, rule in faults[row]) for row in faults]
         bad = rows.frame.loc[list(faults)].assign(source_file=name, source_row=list(faults), reasons=reasons)
         quarantine.append(bad.astype(object))
-    return Checked(_canonical(accepted), _gathered(quarantine), dict(kinds.most_common()))
+    return Checked(_canonical(accepted, data), _gathered(quarantine), dict(kinds.most_common()))
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
-    """What must hold for the text, the label and the split of a row, in the words of the recipe's own columns."""
-    low, high = data.checks.min_chars, data.checks.max_chars
+    """What must hold for the texts, the label and the split of a row, in the words of the recipe's own columns."""
     labels, sides = frozenset(data.labels), frozenset((*SPLITS, *ALIASES))
-    text = [
-        _not_null(data.text),
-        Rule(f"{data.text} is not a string", _is_string, lambda v: f"{data.text} {_shown(v)} is not a string"),
-        Rule(
-            f"{data.text} is shorter than {low} characters",
-            lambda v: _chars(v, low) >= low,
-            lambda v: f"{data.text} has {_chars(v)} characters, fewer than {low}",
-        ),
-        Rule(
-            f"{data.text} is longer than {high} characters",
-            lambda v: _chars(v, high) <= high,
-            lambda v: f"{data.text} has {_chars(v)} characters, more than {high}",
-        ),
-    ]
     label = Rule(
         f"{data.label} is not one of the {len(labels)} labels",
         lambda v: as_label(v) in labels,
         lambda v: f"{data.label} {_shown(v)} is not one of the {len(labels)} labels",
     )
-    rules = {"text": text, "label": [_not_null(data.label), label]}
+    rules = {"text": _text_rules(data.text, data.checks)}
+    if data.pair is not None:
+        rules["pair"] = _text_rules(data.pair, data.checks)
+    rules["label"] = [_not_null(data.label), label]
     if data.split is not None:
         known = Rule(
             f"{data.split} is not a split",
@@ -109,6 +100,25 @@ def _rules(data: Data) -> dict[str, list[Rule]]:
         )
         rules["split"] = [_not_null(data.split), known]
     return rules
+
+
+def _text_rules(column: str, checks: Checks) -> list[Rule]:
+    """What must hold for a text in a column."""
+    low, high = checks.min_chars, checks.max_chars
+    return [
+        _not_null(column),
+        Rule(f"{column} is not a string", _is_string, lambda v: f"{column} {_shown(v)} is not a string"),
+        Rule(
+            f"{column} is shorter than {low} characters",
+            lambda v: _chars(v, low) >= low,
+            lambda v: f"{column} has {_chars(v)} characters, fewer than {low}",
+        ),
+        Rule(
+            f"{column} is longer than {high} characters",
+            lambda v: _chars(v, high) <= high,
+            lambda v: f"{column} has {_chars(v)} characters, more than {high}",
+        ),
+    ]
 
 
 def _not_null(column: str) -> Rule:
@@ -121,6 +131,16 @@ def as_label(value: object) -> object:
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None
+
+
+def slice_column(name: str) -> str:
+    """What the column of a slice is called among the accepted rows: no column of theirs, whatever the data call it."""
+    return f"{SLICE}{name}"
+
+
+def as_slice(value: object) -> str:
+    """The value of a slice as text; a row that has none is in the slice of those without."""
+    return NO_VALUE if pd.isna(value) or value == "" else str(value)
 
 
 def _is_string(value: object) -> bool:
@@ -139,16 +159,18 @@ def _shown(value: object) -> str:
 
 
 def _the_columns(frame: pd.DataFrame, name: str, data: Data) -> pd.DataFrame:
-    """Columns text, label and split (where the recipe names one), as they are in the file.
+    """Columns text, pair, label and split (the second and the last where the recipe names them), and those of slices.
 
     Raises:
         DataError: one of them is not there.
     """
-    wanted = {"text": data.text, "label": data.label} | ({"split": data.split} if data.split is not None else {})
+    asked = {"text": data.text, "pair": data.pair, "label": data.label, "split": data.split}
+    wanted = {ours: theirs for ours, theirs in asked.items() if theirs is not None}
+    wanted |= {slice_column(name): name for name in data.slices}
     if missing := [column for column in wanted.values() if column not in frame.columns]:
         raise DataError(
             f"{name!r} has no column {listed(missing)}. Its columns: {listed(frame.columns)}. "
-            "Name the columns in [data]: text, label and split."
+            "Name the columns in [data]: text, label, split and slices, and pair for a second text."
         )
     return pd.DataFrame({ours: frame[theirs] for ours, theirs in wanted.items()}, dtype=object)
 
@@ -175,14 +197,17 @@ def _faults(frame: pd.DataFrame, rules: Mapping[str, list[Rule]]) -> dict[int, l
     return {row: [by_kind[kind] for kind in sorted(found[row], key=order.__getitem__)] for row in sorted(found)}
 
 
-def _canonical(accepted: list[pd.DataFrame]) -> pd.DataFrame:
-    """The accepted rows of all files, labels as strings, splits by their own names."""
-    columns = ["text", "label", "split", "source_file", "source_row"]
+def _canonical(accepted: list[pd.DataFrame], data: Data) -> pd.DataFrame:
+    """The accepted rows of all files, labels and slices as strings, splits by their own names."""
+    texts = ["text"] if data.pair is None else ["text", "pair"]
+    slices = [slice_column(name) for name in data.slices]
+    columns = [*texts, "label", "split", *slices, "source_file", "source_row"]
     rows = pd.concat([pd.DataFrame(columns=columns, dtype=object), *accepted], ignore_index=True)
     labels = [as_label(label) for label in rows["label"]]
     sides = [ALIASES.get(side, side) if isinstance(side, str) else None for side in rows["split"]]
     index = rows.index
     named = {"label": pd.Series(labels, index, dtype=object), "split": pd.Series(sides, index, dtype=object)}
+    named |= {name: pd.Series([as_slice(value) for value in rows[name]], index, dtype=object) for name in slices}
     return rows.assign(**named)[columns]
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import pandas as pd
 
+from pipelines.data.splits import text_columns
 from pipelines.recipe import Data
 
 LIVE = "pandas"  # the name of the in-memory data source in the Data Docs
+CHARS = {"text": "chars", "pair": "pair_chars"}  # where the length of each text stands
 
 
 def check_set(rows: pd.DataFrame, data: Data, folder: Path) -> list[dict[str, Any]]:
-    """What was expected of the accepted rows (columns id, text, label, split) and what was found.
+    """What was expected of the accepted rows (columns id, text, perhaps pair, label, split) and what was found.
 
     Each is `{expectation, column, description, success, observed}`. The same list is written to
     `folder/expectations.json`, and the Data Docs as a static site into `folder/data_docs/`.
@@ -73,8 +75,9 @@ def _one_site(context: Any, folder: Path) -> None:
 
 
 def _examples(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per example: its length without outer white space instead of its text."""
-    return rows.assign(chars=rows["text"].str.strip().str.len())[["id", "label", "split", "chars"]]
+    """One row per example: the lengths of its texts, without outer white space, instead of these."""
+    lengths = {CHARS[name]: rows[name].str.strip().str.len() for name in text_columns(rows)}
+    return rows.assign(**lengths)[["id", "label", "split", *lengths]]
 
 
 def _labels(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
@@ -94,11 +97,15 @@ def _expected_of_examples(gxe: Any, data: Data) -> list[Any]:
         gxe.ExpectColumnValuesToBeInSet(
             column="label", value_set=list(data.labels), description=f"the {len(data.labels)} labels and no other"
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="chars",
-            min_value=checks.min_chars,
-            max_value=checks.max_chars,
-            description=f"texts of {checks.min_chars} to {checks.max_chars} characters",
+        *(
+            gxe.ExpectColumnValuesToBeBetween(
+                column=column,
+                min_value=checks.min_chars,
+                max_value=checks.max_chars,
+                description=f"texts of {checks.min_chars} to {checks.max_chars} characters",
+            )
+            for name, column in CHARS.items()
+            if name == "text" or data.pair is not None
         ),
         gxe.ExpectColumnValuesToBeUnique(column="id", description="no id twice"),
     ]

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DataError, TransientError, listed
 from pipelines.recipe import Data
+
+if TYPE_CHECKING:
+    from pipelines.store.store import Store
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 PROSE = ("", ".md", ".rst")  # what may lie in a folder of data without being data: README.md, LICENSE
@@ -63,6 +66,25 @@ def list_files(data: Data, folder: Path) -> dict[str, Path]:
     return _named(files)
 
 
+def marks(data: Data, folder: Path) -> dict[str, str]:
+    """`{file: a mark that changes when the file does}`, without a look into the files.
+
+    It is made of size and time of the last change, and on a disk of the inode. S3 counts in seconds: two looks at a
+    bucket should be at least one apart.
+
+    Raises:
+        DataError: nothing lies there, or something that is not read.
+        StoreError: the S3 bucket cannot be reached.
+    """
+    if data.path.startswith("s3://"):
+        return _in_s3(data.path)[1]
+    try:
+        files = {name: path.stat() for name, path in list_files(data, folder).items()}
+    except OSError as error:
+        raise DataError(f"A file of {data.path!r} went away while it was looked at: {error}. Look again.") from error
+    return {name: f"{file.st_size}-{file.st_mtime_ns}-{file.st_ino}" for name, file in files.items()}
+
+
 def _is_aside(inside: PurePath) -> bool:
     """Whether a file in a folder of data is not data: hidden, a marker such as `_SUCCESS`, or prose."""
     return inside.suffix.lower() in PROSE or any(part.startswith((".", "_")) for part in inside.parts)
@@ -106,29 +128,35 @@ def _near(path: Path) -> str:
 
 
 def _from_s3(uri: str, target: Path) -> dict[str, Path]:
-    """The objects under a prefix, or the one that `uri` names, or those its last part matches, downloaded."""
+    """The objects that `uri` names, downloaded."""
+    bucket, found = _in_s3(uri)
+    for key in found:
+        (target / key).parent.mkdir(parents=True, exist_ok=True)
+        bucket.download(key, target / key)
+    return _named(target / key for key in found)
+
+
+def _in_s3(uri: str) -> tuple[Store, dict[str, str]]:
+    """The folder in a bucket, and the marks of the objects that `uri` names: under a prefix, or by the last part."""
     from pipelines.store.store import open_store
 
     parent, _, last = uri.rpartition("/")
     single = glob.has_magic(last) or PurePosixPath(last).suffix.lower() in SUFFIXES
     bucket = open_store(parent if single else uri.rstrip("/"))
-    keys = [PurePosixPath(key) for key in bucket.keys("")]
-    for key in keys:
+    items = {PurePosixPath(item.key): f"{item.size_bytes}-{item.written.isoformat()}" for item in bucket.items("")}
+    for key in items:
         if ".." in key.parts or key.is_absolute():
             raise DataError(f"The key {str(key)!r} under {uri!r} would leave the folder it is fetched into. Rename it.")
     if single:
-        keys = [key for key in keys if len(key.parts) == 1 and fnmatchcase(key.name, last)]
+        named = {key: mark for key, mark in items.items() if len(key.parts) == 1 and fnmatchcase(key.name, last)}
     else:
-        keys = [key for key in keys if not _is_aside(key)]
-    if not keys:
+        named = {key: mark for key, mark in items.items() if not _is_aside(key)}
+    if not named:
         raise DataError(
             f"There are no data at {uri!r}: no object there. A prefix ends with '/' or with a folder's name."
         )
-    _check_formats(keys, uri)
-    for key in keys:
-        (target / key).parent.mkdir(parents=True, exist_ok=True)
-        bucket.download(str(key), target / key)
-    return _named(target / key for key in keys)
+    _check_formats(named, uri)
+    return bucket, {str(key): mark for key, mark in named.items()}
 
 
 def _from_hub(data: Data, target: Path) -> dict[str, Path]:

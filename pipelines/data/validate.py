@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.data.contract import Checked, check_rows
+from pipelines.data.contract import Checked, check_rows, slice_column
 from pipelines.data.expectations import check_set
 from pipelines.data.reading import read_rows
-from pipelines.data.splits import SPLITS, Split, split_rows
+from pipelines.data.splits import SPLITS, Split, split_rows, text_columns
 from pipelines.digests import canonical_json, folder_files
 from pipelines.errors import DataError, listed
 from pipelines.memo import Stage
@@ -26,6 +26,7 @@ from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
 
 STAGE = Stage("validate", 1)
+MOST_VALUES = 100  # of a column whose values are slices
 REPORTED = 5  # how many kinds of fault a sentence names
 
 
@@ -45,6 +46,7 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
     checked = check_rows({name: read_rows(path, name, data.encoding) for name, path in names.items()}, data)
     split = split_rows(checked.accepted, data)
     _learnable(checked, split, data)
+    _sliceable(split, data)
     with tempfile.TemporaryDirectory(prefix="promptmint-validate-") as name:
         folder = Path(name)
         results = check_set(split.rows, data, folder)
@@ -78,7 +80,7 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
 
 
 def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.DataFrame:
-    """The accepted examples of one split (columns id, text, label), sorted by id.
+    """The accepted examples of one split (columns id, text, perhaps pair, label), sorted by id.
 
     Raises:
         DataError: no such split.
@@ -87,15 +89,32 @@ def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.Da
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}: the splits are {listed(SPLITS)}.")
     rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
-    return rows.loc[rows["split"] == split, ["id", "text", "label"]].reset_index(drop=True)
+    return rows.loc[rows["split"] == split, _columns(rows)].reset_index(drop=True)
+
+
+def load_slices(store: Store, report_tree: str, data: Data, cache: Path) -> dict[str, dict[str, str]]:
+    """`{column: {id: value}}` of the test examples, for every column of `data.slices`. Raises `NotInStore`."""
+    if not data.slices:
+        return {}
+    rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
+    test = rows[rows["split"] == "test"]
+    return {name: dict(zip(test["id"], test[slice_column(name)], strict=True)) for name in data.slices}
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
-    """The SHA-256 of examples: one line of canonical JSON `[id, text, label]` for each, in their order."""
+    """The SHA-256 of examples: one line of canonical JSON for each, in their order.
+
+    A line is `[id, text, label]`, or `[id, text, pair, label]`.
+    """
     digest = hashlib.sha256()
-    for row in zip(rows["id"], rows["text"], rows["label"], strict=True):
+    for row in zip(*(rows[name] for name in _columns(rows)), strict=True):
         digest.update(canonical_json(row) + b"\n")
     return digest.hexdigest()
+
+
+def _columns(rows: pd.DataFrame) -> list[str]:
+    """What an example is made of."""
+    return ["id", *text_columns(rows), "label"]
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
@@ -149,6 +168,16 @@ def _learnable(checked: Checked, split: Split, data: Data) -> None:
         )
 
 
+def _sliceable(split: Split, data: Data) -> None:
+    """Raises `DataError` where a column has so many values that no slice of it could be judged."""
+    for name in data.slices:
+        if (values := split.rows[slice_column(name)].nunique()) > MOST_VALUES:
+            raise DataError(
+                f"The column {name!r} of data.slices has {values:,} different values, and at most {MOST_VALUES} can be "
+                "told apart. Name a column that groups the examples."
+            )
+
+
 def _quarantine_problems(checked: Checked, data: Data) -> Iterable[str]:
     """The sentence on too many quarantined rows, where there are too many."""
     share = len(checked.quarantine) / checked.read
@@ -176,9 +205,9 @@ def _most_frequent(checked: Checked) -> str:
 
 
 def _save_split(store: Store, rows: pd.DataFrame) -> str:
-    """The tree of a folder with one file, examples.parquet (columns id, text, label)."""
+    """The tree of a folder with one file, examples.parquet (columns id, text, perhaps pair, label)."""
     with tempfile.TemporaryDirectory(prefix="promptmint-split-") as name:
-        write_rows(rows[["id", "text", "label"]], Path(name) / "examples.parquet")
+        write_rows(rows[_columns(rows)], Path(name) / "examples.parquet")
         return save_tree(store, Path(name))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import DataError, listed
-from pipelines.evaluation.guards import CALIBRATION, FLOOR, calibrated, every_label
+from pipelines.evaluation.guards import CALIBRATION, FLOOR, SLICES, calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult, Outcome
 from pipelines.evaluation.scores import Scores, paired
 from pipelines.evaluation.statistics import Interval, examples_needed, mcnemar, paired_bootstrap
@@ -29,6 +29,7 @@ IN_WORDS = {
     "zero_shot": "the untouched base",
     "champion": "the champion",
 }
+NO_CHAMPION = "there is no champion on these labels yet"
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,39 @@ class Verdict:
 
 
 def judge(
-    gates: Gates, scores: Mapping[str, Scores], costs: Mapping[str, int], seed: int, labels: Sequence[str] = ()
+    gates: Gates,
+    scores: Mapping[str, Scores],
+    costs: Mapping[str, int],
+    seed: int,
+    labels: Sequence[str] = (),
+    no_champion: str = NO_CHAMPION,
+    slices: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Verdict:
     """Whether a prompt may be promoted.
 
     Args:
         gates: what the recipe asks for.
         scores: on the same test examples: `prompt`, and every baseline and `champion` that a gate compares it with.
-            Without a `champion` nobody reigns yet, and a gate against it is passed.
+            Without a `champion` there is nothing to compare with, and a gate against it is passed.
         costs: of the prompt: `artifact_bytes` and `trainable_params`, where the recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
         labels: the recipe's, in the order of the logits; needed where a gate looks at every label.
+        no_champion: why there are no scores of a `champion`, where there are none; the gate's reason.
+        slices: `{column: {id: value}}` of the test examples; needed where a gate looks at every slice.
 
     Raises:
         DataError: scores or costs that a gate needs are missing, or two models were scored on different examples.
     """
-    results = [_compared(gate, gates, scores, seed) for gate in gates.comparisons]
+    results = [_compared(gate, gates, scores, seed, no_champion) for gate in gates.comparisons]
     if gates.per_label_accuracy is not None:
         _require("prompt", scores, FLOOR)
         results.append(every_label(scores["prompt"], labels, gates.per_label_accuracy, gates.confidence))
+    if gates.per_slice_accuracy is not None:
+        _require("prompt", scores, SLICES)
+        results += [
+            every_slice(scores["prompt"], column, values, gates.per_slice_accuracy, gates.confidence)
+            for column, values in (slices or {}).items()
+        ]
     if gates.max_ece is not None:
         _require("prompt", scores, CALIBRATION)
         results.append(calibrated(scores["prompt"], gates.max_ece, gates.confidence, gates.resamples, seed))
@@ -81,11 +96,11 @@ def name_of(gate: Comparison) -> str:
     return f"{'superior' if isinstance(gate, Superiority) else 'non-inferior'} to {gate.to}"
 
 
-def _compared(gate: Comparison, gates: Gates, scores: Mapping[str, Scores], seed: int) -> GateResult:
+def _compared(gate: Comparison, gates: Gates, scores: Mapping[str, Scores], seed: int, no_champion: str) -> GateResult:
     """Whether the prompt trails `gate.to` by less than the margin, or is ahead of it by more."""
     name = name_of(gate)
     if gate.to == "champion" and "champion" not in scores:
-        return GateResult(name, "passed", None, None, None, None, "there is no champion on these labels yet")
+        return GateResult(name, "passed", None, None, None, None, no_champion)
     for who in ("prompt", gate.to):
         _require(who, scores, name)
     prompt, other = paired(scores["prompt"], scores[gate.to])

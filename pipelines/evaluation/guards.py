@@ -7,9 +7,10 @@ few test examples to prove that it is answered well, but often enough to prove t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.evaluation.calibration import calibration_error, calibration_noise
 from pipelines.evaluation.outcome import GateResult, Outcome
@@ -17,6 +18,7 @@ from pipelines.evaluation.scores import Scores
 from pipelines.evaluation.statistics import binomial_at_most
 
 FLOOR = "accuracy of every label"
+SLICES = "accuracy of every slice"
 CALIBRATION = "calibration error"
 
 
@@ -38,6 +40,27 @@ def every_label(scores: Scores, labels: Sequence[str], floor: float, confidence:
     if unseen := [label for label, n in zip(labels, rows, strict=True) if n == 0]:
         reason = f"the label {unseen[0]!r} has no test examples"
         return GateResult(FLOOR, "inconclusive", None, None, None, floor, reason)
+    return _every_group(FLOOR, "label", labels, rows, right, floor, confidence)
+
+
+def every_slice(scores: Scores, column: str, values: Mapping[str, str], floor: float, confidence: float) -> GateResult:
+    """The same for the values of a column, `{id: value}` of every test example: see `every_label`."""
+    names, group = np.unique([values[example] for example in scores.ids], return_inverse=True)
+    rows = np.bincount(group)  # [values]
+    right = np.bincount(group[scores.correct], minlength=len(names))  # [values]
+    return _every_group(f"accuracy of every {column}", column, names.tolist(), rows, right, floor, confidence)
+
+
+def _every_group(
+    name: str,
+    kind: str,
+    labels: Sequence[str],
+    rows: NDArray[np.int64],
+    right: NDArray[np.int64],
+    floor: float,
+    confidence: float,
+) -> GateResult:
+    """Whether no group, each with some `rows`, is answered rightly less often than `floor`."""
     by_chance = [binomial_at_most(int(k), int(n), floor) for k, n in zip(right, rows, strict=True)]
     level = (1 - confidence) / len(labels)
     share = right / rows
@@ -51,10 +74,10 @@ def every_label(scores: Scores, labels: Sequence[str], floor: float, confidence:
     else:
         verdict, found = "passed", "is not below"
     reason = (
-        f"{labels[weakest]!r}, the weakest label, is answered rightly in {100 * share[weakest]:.1f} % of its "
+        f"{labels[weakest]!r}, the weakest {kind}, is answered rightly in {100 * share[weakest]:.1f} % of its "
         f"{rows[weakest]:,} test examples, which {found} the {100 * floor:g} % that the recipe asks for"
     )
-    return GateResult(FLOOR, verdict, float(share[weakest]), None, None, floor, reason)
+    return GateResult(name, verdict, float(share[weakest]), None, None, floor, reason)
 
 
 def calibrated(scores: Scores, limit: float, confidence: float, resamples: int, seed: int) -> GateResult:

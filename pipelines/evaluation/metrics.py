@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
@@ -26,6 +28,22 @@ def summary(scores: Scores, confidence: float = 0.95) -> dict[str, float | int]:
     low, high = wilson(right, len(scores), confidence)
     accuracy = {"accuracy": right / len(scores), "low": low, "high": high}
     return {**accuracy, "macro_f1": macro_f1(scores), "ece": calibration_error(scores), "n": len(scores)}
+
+
+def by_value(scores: Mapping[str, Scores], values: Mapping[str, str]) -> dict[str, dict[str, dict[str, int]]]:
+    """`{value: {method: {"right", "n"}}}`: how each method does on the test examples that share a value.
+
+    Args:
+        scores: by method, on the same examples.
+        values: `{id: value}` of every example.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {value: {} for value in sorted(set(values.values()))}
+    for method, each in scores.items():
+        rows = Counter(values[example] for example in each.ids)
+        right = Counter(values[example] for example, correct in zip(each.ids, each.correct, strict=True) if correct)
+        for value, told in found.items():
+            told[method] = {"right": right[value], "n": rows[value]}
+    return found
 
 
 def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import html
 import io
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
@@ -23,6 +23,7 @@ Record = Mapping[str, Any]
 
 COMPARED = ("Gate", "Points", "Only the prompt right", "Only the other right", "McNemar's exact p")
 COLUMNS = ("Method", "Accuracy %", "Low", "High", "Trained parameters", "Artifact bytes", "Seconds")
+SWEPT = ("Method", "Settings", "Validation accuracy %", "Loss", "Trained parameters", "Seconds", "Chosen")
 METHODS = {
     "prompt": "Soft prompt",
     "champion": "Champion",
@@ -46,6 +47,20 @@ def summary_rows(record: Record) -> list[list[str]]:
     return rows
 
 
+def leaderboard_rows(leaderboard: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row per combination of a sweep, as text under `SWEPT`, in the leaderboard's order."""
+    rows = []
+    for row in leaderboard:
+        settings = ", ".join(f"{key} {value}" for key, value in row["change"].items())
+        if "diverged_at" in row:
+            measured = [f"diverged at step {row['diverged_at']}", "-", "-", "-"]
+        else:
+            measured = [_percent(row["validation_accuracy"]), f"{row['validation_loss']:.3f}",
+                        _count(row["trainable_params"]), _seconds(row["seconds"])]  # fmt: skip
+        rows.append([METHODS[row["method"]], settings, *measured, "yes" if row["chosen"] else ""])
+    return rows
+
+
 def gate_rows(record: Record) -> list[list[str]]:
     """One row per gate, as text: its name, its verdict, and why."""
     return [[gate["name"], gate["verdict"], gate.get("reason") or "-"] for gate in record.get("gates") or []]
@@ -54,7 +69,7 @@ def gate_rows(record: Record) -> list[list[str]]:
 def comparison_rows(record: Record) -> list[list[str]]:
     """One row per comparison that was made, as text under `COMPARED`."""
     return [
-        [gate["name"], f"{gate['estimate']:+.1f}", _count(gate["won"]), _count(gate["lost"]), _p_value(gate["p_value"])]
+        [gate["name"], f"{gate['estimate']:+.1f}", _count(gate["won"]), _count(gate["lost"]), p_value(gate["p_value"])]
         for gate in record.get("gates") or []
         if gate.get("p_value") is not None
     ]
@@ -81,6 +96,8 @@ def markdown(record: Record) -> str:
         lines += ["## Accuracy on the test split", "", *_table(COLUMNS, rows, right=len(COLUMNS) - 1), ""]
     else:
         lines += ["Nothing was scored.", ""]
+    if rows := leaderboard_rows(record.get("leaderboard") or []):
+        lines += ["## Sweep: chosen by the validation split", "", *_table(SWEPT, rows), ""]
     if rows := gate_rows(record):
         lines += ["## Gates", "", *_table(("Gate", "Verdict", "Why"), rows), ""]
     if rows := comparison_rows(record):
@@ -244,7 +261,7 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _p_value(p: float) -> str:
+def p_value(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 

@@ -47,11 +47,6 @@ class Packing:
     last: Tensor  # [B], the numbers of the rows' last text positions among N
     groups: tuple[Group, ...]
 
-    def apart(self, packed: Tensor) -> Tensor:
-        """Packed positions [1, N, ...] as rows [B, T, ...], zero where they are padded."""
-        rows, longest = self.shape
-        return put(packed[0], self.places, rows * longest).reshape(rows, longest, *packed.shape[2:])
-
 
 def pack(mask: Tensor) -> Packing:
     """How the rows of a mask [B, T], padded on the right, are packed."""

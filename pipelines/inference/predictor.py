@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, DataError
 from ..prompts.artifact import Proof, SoftPrompt, check_base, read_prompt, read_proof
-from ..recipe import Template
 from ..settings import cache_folder
 from ..store.store import open_store
 from ..store.trees import load_checked_tree
-from ..tokens.template import encode
-from .forward import Base, class_scores, hidden_states, load_base, padded, pooled
-
-BATCH_ROWS = 64
+from .forward import Base, load_base, read_once
+from .mixed import Text, logits
 
 
 @dataclass(frozen=True)
@@ -45,25 +42,24 @@ class Predictor:
     tokenizer: Any
     proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
 
-    def predict(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer per text."""
-        labels = self.prompt.labels
-        rows = self.logits(texts).softmax(dim=1).tolist()
-        return [_answer(labels, row) for row in rows]
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
+        """An answer per text, or per text and its pair: the second texts for a prompt that was tuned on two.
 
-    @torch.no_grad()
-    def logits(self, texts: Sequence[str]) -> Tensor:
-        """Class logits [n, C] in float32, computed longest text first so that little is padded."""
-        rows = [row.input_ids for row in encode(self.tokenizer, Template(**self.prompt.card["template"]), texts)]
-        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-        logits = torch.empty(len(rows), len(self.prompt.labels))
-        for start in range(0, len(order), BATCH_ROWS):
-            chosen = order[start : start + BATCH_ROWS]
-            ids, mask = (part.to(self.base.device) for part in padded([rows[index] for index in chosen]))
-            states = hidden_states(self.base, ids, mask, self.prompt.tensors)
-            features = pooled(states, mask, self.prompt.card["head"]["pooling"])
-            logits[torch.tensor(chosen)] = class_scores(self.base, features, self.prompt.head).float().cpu()
-        return logits
+        Raises:
+            DataError: a text has no tokens; or the prompt wants second texts and there are none, or the other way
+                round.
+        """
+        labels = self.prompt.labels
+        rows = self.logits(texts, pairs).softmax(dim=1).tolist()
+        return [answer(labels, row) for row in rows]
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
+        """Class logits [n, C] in float32."""
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(f"There are {len(texts)} texts and {len(pairs)} second ones. Give one of each per example.")
+        asked: Sequence[Text] = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        rows = logits(self.base, self.tokenizer, [(self.prompt, text) for text in asked])
+        return torch.stack(rows) if rows else torch.empty(0, len(self.prompt.labels))
 
     def replay(self, proof: Proof) -> float:
         """The largest difference of a logit from the proof.
@@ -71,7 +67,7 @@ class Predictor:
         Raises:
             ArtifactError: it is larger than the proof tolerates; this machine does not answer as the mint did.
         """
-        difference = float((self.logits(proof.texts) - proof.logits).abs().max())
+        difference = float((self.logits(proof.texts, proof.pairs) - proof.logits).abs().max())
         if not difference <= proof.tolerance:
             raise ArtifactError(
                 f"The proof failed: a logit differs by {difference:.2e}, more than {proof.tolerance:.0e}, from what "
@@ -93,14 +89,16 @@ def load_predictor(
     prompt = read_prompt(folder, expected_digest)
     check_base(prompt.card, base_folder)
     base = load_base(base_folder, device)
-    on_device = SoftPrompt(
-        prompt.card,
-        {name: tensor.to(device) for name, tensor in prompt.tensors.items()},
-        {name: tensor.to(device) for name, tensor in prompt.head.items()},
-        prompt.digest,
-    )
-    predictor = Predictor(on_device, base, AutoTokenizer.from_pretrained(base_folder))
+    predictor = Predictor(ready(prompt, base), base, AutoTokenizer.from_pretrained(base_folder))
     return replace(predictor, proven_within=predictor.replay(read_proof(folder)))
+
+
+@torch.no_grad()
+def ready(prompt: SoftPrompt, base: Base) -> SoftPrompt:
+    """The prompt in memory beside its base, as the keys and values that a decoder makes of it."""
+    head = {name: tensor.to(base.device, copy=True) for name, tensor in prompt.head.items()}  # not mapped from a file
+    tensors = {name: tensor.to(base.device, copy=True) for name, tensor in prompt.tensors.items()}
+    return replace(prompt, tensors=dict(read_once(base, tensors)), head=head)
 
 
 def base_from_store(folder: Path, store_uri: str) -> Path:
@@ -113,6 +111,7 @@ def base_from_store(folder: Path, store_uri: str) -> Path:
     return load_checked_tree(open_store(store_uri), digest, cache_folder())
 
 
-def _answer(labels: Sequence[str], row: Sequence[float]) -> Answer:
+def answer(labels: Sequence[str], row: Sequence[float]) -> Answer:
+    """The answer that the probabilities of the classes amount to."""
     best = max(range(len(row)), key=row.__getitem__)
     return Answer(labels[best], row[best], dict(zip(labels, row, strict=True)))

@@ -31,11 +31,16 @@ KINDS = {  # what an exported artifact may hold, by where its method says that i
 
 
 def check_kind(prompt: SoftPrompt, layout: str, expressible: set[str]) -> None:
-    """Let a prompt pass only if it is what `layout` can express, by its tensors' names and by where they enter.
+    """Let a prompt pass only if it is what `layout` can express, by what it reads and says and where it enters.
 
     Raises:
         ArtifactError: it is not.
     """
+    if "{pair}" in prompt.card["template"]["text"] or prompt.head.get("word_ids", Tensor()).dim() > 1:
+        raise ArtifactError(
+            f"The layout {layout!r} answers single texts, by a linear head or by label words of one token each; this "
+            "prompt reads pairs or says longer words. Serve it with promptmint, or with MLflow."
+        )
     method, names = prompt.card["method"], set(prompt.tensors)
     if names != KINDS.get((method["injection"], method["place"])) or not names <= expressible:
         raise ArtifactError(

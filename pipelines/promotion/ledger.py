@@ -66,6 +66,11 @@ def entry_key(name: str, sequence: int) -> str:
     return f"ledger/{name}/{sequence:08d}.json"
 
 
+def names(store: Store) -> list[str]:
+    """Every name that something was registered under, sorted."""
+    return sorted({key.split("/")[1] for key in store.keys("ledger/")})
+
+
 def read(store: Store, name: str) -> list[Entry]:
     """Every entry about `name`, oldest first, the chain checked; empty where nothing was ever registered.
 

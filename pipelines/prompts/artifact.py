@@ -5,7 +5,8 @@
     provenance.json                   how it came to be: scores, gates, versions; not part of the identity
 
 `prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], or `keys` and `values`
-[L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C].
+[L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C], [C, W] where label
+words have several tokens (-1 after shorter ones), with `head.opening` [O] on an encoder-decoder.
 
 This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
 """
@@ -13,7 +14,7 @@ This file travels inside every packaged model: it imports nothing of promptmint 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Proof:
     texts: list[str]
     logits: Tensor
     tolerance: float
+    pairs: list[str] | None = None  # the second text of each, where the prompt reads two
 
 
 def prompt_digest(folder: Path) -> str:
@@ -73,7 +75,8 @@ def write_prompt(
 def write_proof(folder: Path, proof: Proof) -> None:
     """Put the proof beside the identity it proves."""
     save_file({"logits": proof.logits.detach().cpu().contiguous()}, folder / "proof.safetensors")
-    _write_json(folder / "proof.json", {"texts": proof.texts, "tolerance": proof.tolerance})
+    second = {} if proof.pairs is None else {"pairs": proof.pairs}
+    _write_json(folder / "proof.json", {"texts": proof.texts, **second, "tolerance": proof.tolerance})
 
 
 def read_prompt(folder: Path, expected_digest: str | None = None) -> SoftPrompt:
@@ -110,7 +113,7 @@ def read_proof(folder: Path) -> Proof:
     """The proof beside a prompt. Raises `ArtifactError` where it is missing or damaged."""
     record, stored = _read_json(folder / "proof.json"), _read_tensors(folder / "proof.safetensors")
     try:
-        proof = Proof(record["texts"], stored["logits"], record["tolerance"])
+        proof = Proof(record["texts"], stored["logits"], record["tolerance"], record.get("pairs"))
     except KeyError as error:
         raise ArtifactError(f"The proof in {str(folder)!r} lacks {error}. Pull the prompt again.") from error
     if not 0 < len(proof.texts) == len(proof.logits):
@@ -121,8 +124,10 @@ def read_proof(folder: Path) -> Proof:
     return proof
 
 
-def check_base(card: Mapping[str, Any], base_folder: Path) -> None:
+def check_base(card: Mapping[str, Any], base_folder: Path, digest_of: Callable[[Path], str] = digest_file) -> None:
     """Let a base pass only if every byte of it is the one this prompt was minted on.
+
+    `digest_of` may remember the digest of a file that it has read before.
 
     Raises:
         BaseModelError: a file is missing or differs; the message names both digests.
@@ -131,7 +136,7 @@ def check_base(card: Mapping[str, Any], base_folder: Path) -> None:
     named = f"the base {card['base']['name']!r} in {str(base_folder)!r}"
     for name, digest in wanted.items():
         path = base_folder / name
-        actual = digest_file(path) if path.is_file() else "(no such file)"
+        actual = digest_of(path) if path.is_file() else "(no such file)"
         if actual != digest:
             raise BaseModelError(
                 f"This prompt was minted on another base than {named}: {name} has SHA-256 {actual}, wanted {digest}. "

@@ -6,6 +6,7 @@ labels      the label words, one after the other (Lester et al. 2021, section 3.
 text        the recipe's `init_text`
 prior       vectors drawn from a Gaussian fitted to the vocabulary's embeddings (Sedov, Karanam and Kadamba, "Exploring
             Embedding Priors in Prompt-Tuning for Improved Interpretability and Control", 2024)
+inputs      means of the training texts' embeddings: their tokens, one text after the other, in P parts of one size
 
 Where a table [P, d] is trained, tokens become their embeddings; where keys and values are, those that the base itself
 gives to a text of these tokens. A text of fewer than P tokens is repeated, a longer one is cut after P. There is no
@@ -37,7 +38,7 @@ class Origin:
     base: Base
     settings: Prompt
     shapes: Shapes  # of the tensors that start
-    text: Sequence[int]  # token ids of the labels or of init_text
+    text: Sequence[int]  # token ids of the labels, of init_text or of the training texts
     generator: torch.Generator
 
 
@@ -91,6 +92,14 @@ def prior(origin: Origin) -> Tensors:
     mean = table.mean(0)
     deviations = (draws @ table - draws.sum(1, keepdim=True) * mean) / (len(table) - 1) ** 0.5
     return {"embeddings": (mean + deviations).cpu()}
+
+
+def inputs(origin: Origin) -> Tensors:
+    """Vectors [P, d], each the mean embedding of a part of the text; a text of fewer than P tokens is repeated."""
+    ids = _filled(origin) if len(origin.text) < origin.settings.tokens else torch.tensor(origin.text)
+    parts, table = ids.tensor_split(origin.settings.tokens), origin.base.embeddings.weight.detach()
+    shares = torch.stack([part.bincount(minlength=len(table)) / len(part) for part in parts])  # [P, vocabulary]
+    return {"embeddings": (shares.to(table) @ table).cpu()}
 
 
 # Keys and values.

@@ -37,7 +37,7 @@ def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: T
     head = {name: tensor.detach() for name, tensor in tuned.head_tensors().items()}
     card = {
         **job.card,
-        "method": {"name": settings.method, **PRESETS[settings.method].described},
+        "method": {"name": settings.method, **_described(tuned, settings)},
         "settings": {**settings.model_dump(mode="json"), "training": job.shared.model_dump(mode="json")},
         "head": {"kind": job.head.kind, "words": job.head.words, "pooling": _pooling(tuned, job)},
         "labels": job.labels,
@@ -48,8 +48,17 @@ def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: T
     return digest
 
 
+def _described(tuned: Tuned, settings: Prompt) -> dict[str, str]:
+    """The method's axes; of an encoder-decoder also which half reads the prompt."""
+    described = PRESETS[settings.method].described
+    return described if tuned.base.seq2seq is None else {**described, "place": f"{described['place']}, in the encoder"}
+
+
 def _pooling(tuned: Tuned, job: TrainJob) -> str:
-    return "last" if job.head.kind == "verbaliser" else tuned.base.pooling
+    """What the head reads: the mean over the text, its last position, or the decoder's positions."""
+    if job.head.kind == "verbaliser":
+        return "last" if tuned.base.seq2seq is None else "decoder"
+    return tuned.base.pooling
 
 
 @torch.no_grad()
@@ -62,8 +71,9 @@ def _proof(tuned: Tuned, base_folder: Path, template: Template, digest: str) -> 
     vocabulary = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha())
     rng = np.random.default_rng(int(digest[:16], 16))
     texts = [" ".join(rng.choice(vocabulary, length)) for length in PROOF_LENGTHS]
-    rows = [encoded.input_ids for encoded in encode(tokenizer, template, texts)]
-    return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE)
+    pairs = texts[::-1] if template.of_pairs else None
+    rows = [encoded.input_ids for encoded in encode(tokenizer, template, texts, pairs)]
+    return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE, pairs)
 
 
 def _one_by_one(tuned: Tuned, rows: list[list[int]]) -> Tensor:

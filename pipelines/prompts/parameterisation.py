@@ -1,7 +1,8 @@
 """What is trained: modules that give a prompt's tensors, and end folded into plain ones.
 
 Each module's forward takes nothing and gives the tensors to inject, by the names of `injection.py`. Encoders are used
-while training only: an artifact holds what they gave, never them. Their layers start as PyTorch starts them.
+while training only: an artifact holds what they gave, never them. Their layers start as PyTorch starts them. What makes
+a prompt from each text is no encoder: its tensors are injected themselves, and `inference/instance.py` applies them.
 
 Shapes: P prompt tokens, d hidden width of the base, m hidden width of an encoder, L layers, H_kv key/value heads of
 width d_h.
@@ -114,6 +115,42 @@ class Superposition(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """`embeddings` [P, d]."""
         return {"embeddings": torch.einsum("pk,pkd->pd", self.weights, self.basis + self.changes)}
+
+
+def gate(tokens: int, width: int, hidden: int, rank: int) -> dict[str, Tensor]:
+    """The start of an instance gate's two networks: weights from N(0, 0.02), biases zero.
+
+    Such a gate lets half of the table pass, whatever the text. Jain et al. 2024 (LoPA); names of `instance.py`.
+    """
+    tensors = {}
+    for name, rows in {"gate_u": tokens, "gate_v": width}.items():
+        tensors[f"{name}_in"] = torch.randn(hidden, width) * 0.02
+        tensors[f"{name}_in_bias"] = torch.zeros(hidden)
+        tensors[f"{name}_out"] = torch.randn(rows * rank, hidden) * 0.02
+        tensors[f"{name}_out_bias"] = torch.zeros(rows * rank)
+    return tensors
+
+
+def offsets(positions: int, rank: int, width: int) -> dict[str, Tensor]:
+    """The start of the offsets A B [S, d]: A as PyTorch starts a linear layer, B zero, so that nothing is added yet.
+
+    Shi and Lipani 2024 (DePT); names of `instance.py`.
+    """
+    a = nn.init.kaiming_uniform_(torch.empty(positions, rank), a=5**0.5)
+    return {"offsets_a": a, "offsets_b": torch.zeros(rank, width)}
+
+
+def generator(layers: int, width: int, rank: int) -> dict[str, Tensor]:
+    """The start of a prompt generator's projections in each layer: as PyTorch starts linear layers.
+
+    Zhu et al. 2024 (IAPT); names of `instance.py`.
+    """
+    tensors = {}
+    for name, read, given in (("pool_down", width, rank), ("pool_up", rank, width)):
+        drawn = [nn.Linear(read, given) for _ in range(layers)]
+        tensors[name] = torch.stack([each.weight.detach() for each in drawn])
+        tensors[f"{name}_bias"] = torch.stack([each.bias.detach() for each in drawn])
+    return tensors
 
 
 class Dropout(nn.Module):

@@ -12,11 +12,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AlreadyInStore, NotInStore, StoreError
-from ..store.store import checked_key, checked_prefix
+from ..store.store import Item, checked_key, checked_prefix
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _WHAT_TO_DO = {
@@ -107,6 +108,15 @@ class LocalStore:
             inside = Path(folder).relative_to(self.folder)
             found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
         return sorted(key for key in found if key.startswith(prefix))
+
+    def items(self, prefix: str) -> list[Item]:
+        """The same as `keys`, with sizes and times; what vanishes meanwhile is left out."""
+        found = []
+        for key in self.keys(prefix):
+            with suppress(FileNotFoundError):
+                about = self._path(key).stat()
+                found.append(Item(key, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC)))
+        return found
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it is not there."""

@@ -20,7 +20,7 @@ from ..digests import digest_bytes
 from ..errors import AlreadyInStore, NotInStore, PromptmintError, StoreError, TransientError
 from ..settings import S3Settings, s3_settings
 from ..store.local import replacing
-from ..store.store import checked_key, checked_prefix
+from ..store.store import Item, checked_key, checked_prefix
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PART_BYTES = 16 * 1024 * 1024  # files above it travel in parts of this size, several at a time
@@ -112,11 +112,19 @@ class S3Store:
 
     def keys(self, prefix: str) -> list[str]:
         """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
+        return [item.key for item in self.items(prefix)]
+
+    def items(self, prefix: str) -> list[Item]:
+        """The same as `keys`, with sizes and times."""
         start = self._prefix + checked_prefix(prefix)
         with self._errors_about(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-            found = [item["Key"].removeprefix(self._prefix) for page in pages for item in page.get("Contents", ())]
-        return sorted(found)
+            found = [
+                Item(each["Key"].removeprefix(self._prefix), each["Size"], each["LastModified"])
+                for page in pages
+                for each in page.get("Contents", ())
+            ]
+        return sorted(found, key=lambda item: item.key)
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it is not there. A bucket that keeps versions keeps the old ones."""

@@ -4,6 +4,7 @@
     trees/ab/abcdef...json           a folder: {path: SHA-256}             (trees.py)
     memo/STAGE/KEY.json              what a stage made of its inputs       (../memo.py)
     runs/RECIPE/RUN_KEY.json         the last word on one run
+    watch/RECIPE.json                which data were announced last         (../data/arrivals.py)
     ledger/RECIPE/00000001.json      who is champion, append-only          (../promotion/ledger.py)
 
 Keys under `probe/` live for a moment only: see s3.py.
@@ -12,6 +13,8 @@ Keys under `probe/` live for a moment only: see s3.py.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +23,15 @@ from ..settings import ledger_uri, store_uri
 
 # No segment begins with a dot: that rules out `..`, and leaves such names to files that are still being written.
 _KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*(/[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*)*")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something in a store: its key, its size, and when it was written last."""
+
+    key: str
+    size_bytes: int
+    written: datetime  # in UTC, by the store's own clock
 
 
 class Store(Protocol):
@@ -61,6 +73,10 @@ class Store(Protocol):
 
     def keys(self, prefix: str) -> list[str]:
         """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
+        ...
+
+    def items(self, prefix: str) -> list[Item]:
+        """The same as `keys`, with sizes and times."""
         ...
 
     def delete(self, key: str) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
 
 from ..digests import canonical_json, digest_bytes, digest_file, digest_files, digest_folder, folder_files
 from ..errors import CorruptObject, StoreError
@@ -85,7 +88,8 @@ def tree_files(store: Store, digest: str) -> dict[str, str]:
 def load_tree(store: Store, digest: str, cache: Path) -> Path:
     """A local folder that holds the tree: `cache/DIGEST`, every file checked as it is fetched, published whole.
 
-    Files fetched earlier are served from the cache; where a changed byte matters, see `load_checked_tree`.
+    Files fetched earlier are served from the cache; where a changed byte matters, see `load_checked_tree`. Of several
+    processes that want the same tree one fetches it, and a fetch that was broken off goes on with the next file.
 
     Raises:
         NotInStore: the tree or one of its files is not in the store.
@@ -93,25 +97,10 @@ def load_tree(store: Store, digest: str, cache: Path) -> Path:
         StoreError: the cache cannot be written.
     """
     folder = cache / digest
-    if folder.is_dir():
-        return folder
-    files = tree_files(store, digest)
-    try:
-        building = cache / f".fetching-{uuid.uuid4().hex}"
-        building.mkdir(parents=True)
-    except OSError as error:
-        raise StoreError(
-            f"Cannot write the cache {str(cache)!r}: {error}. Set PROMPTMINT_HOME to a folder you own."
-        ) from error
-    try:
-        for name, file_digest in files.items():
-            target = building / name
-            store.download(object_key(file_digest), target)
-            if (actual := digest_file(target)) != file_digest:
-                raise CorruptObject(_corrupt(store, object_key(file_digest), file_digest, actual))
-        _publish(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    if not folder.is_dir():
+        with _alone(cache, digest):
+            if not folder.is_dir():
+                _fetch(store, digest, cache)
     return folder
 
 
@@ -121,19 +110,47 @@ def load_checked_tree(store: Store, digest: str, cache: Path) -> Path:
     Raises like `load_tree`.
     """
     folder = load_tree(store, digest, cache)
-    if digest_folder(folder) == digest:
-        return folder
-    shutil.rmtree(folder)
-    return load_tree(store, digest, cache)
+    if digest_folder(folder) != digest:
+        with _alone(cache, digest):
+            if not folder.is_dir() or digest_folder(folder) != digest:  # else another process has mended it
+                shutil.rmtree(folder, ignore_errors=True)
+                _fetch(store, digest, cache)
+    return folder
 
 
-def _publish(building: Path, folder: Path) -> None:
-    """Give the finished folder its name; a racer that was first has written the same bytes."""
+@contextmanager
+def _alone(cache: Path, digest: str) -> Iterator[None]:
+    """A block that one process on this machine at a time is in; the lock of a killed one is free."""
     try:
-        building.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
+        (cache / ".locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache / ".locks" / digest)
+        lock.acquire()
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write the cache {str(cache)!r}: {error}. Set PROMPTMINT_HOME to a folder you own."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(store: Store, digest: str, cache: Path) -> None:
+    """Bring the tree into the cache; what a broken connection has left of it is kept and gone on with."""
+    building = cache / f".fetching-{digest}"
+    try:
+        for name, file_digest in tree_files(store, digest).items():
+            target = building / name
+            if target.is_file() and digest_file(target) == file_digest:
+                continue
+            store.download(object_key(file_digest), target)
+            if (actual := digest_file(target)) != file_digest:
+                raise CorruptObject(_corrupt(store, object_key(file_digest), file_digest, actual))
+        building.mkdir(parents=True, exist_ok=True)  # a tree may be empty
+        building.rename(cache / digest)
+    except StoreError:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
 
 
 def _corrupt(store: Store, key: str, wanted: str, actual: str) -> str:

@@ -45,11 +45,12 @@ def tokenize(
 
     datasets.disable_progress_bars()
     tokenizer = load_tokenizer(base_folder)
-    examples = _examples(load_tree(store, split_tree, cache) / "examples.parquet", labels)
+    columns = ["id", "text", *(["pair"] if template.of_pairs else []), "label"]
+    examples = _examples(load_tree(store, split_tree, cache) / "examples.parquet", columns, labels)
     place = {label: index for index, label in enumerate(labels)}
 
     def encoded(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
-        rows = encode(tokenizer, template, batch["text"])
+        rows = encode(tokenizer, template, batch["text"], batch["pair"] if template.of_pairs else None)
         return {
             "id": batch["id"],
             "input_ids": [row.input_ids for row in rows],
@@ -99,15 +100,15 @@ def load_tokenizer(base_folder: Path) -> Any:
         ) from error
 
 
-def _examples(path: Path, labels: Sequence[str]) -> Any:
-    """The table of a split's examples (columns id, text, label).
+def _examples(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Any:
+    """The table of a split's examples, of these columns.
 
     Raises:
         DataError: there are none, or one has a label that the recipe does not know.
     """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, columns=["id", "text", "label"])
+    table = pq.read_table(path, columns=list(columns))
     if len(table) == 0:
         raise DataError(
             f"There are no examples in {path.name!r}: a split needs at least one row before it is tokenized."

@@ -1,63 +1,132 @@
-"""An example as the base reads it: the text set into its template, as token ids, never longer than allowed.
+"""An example as the base reads it: its text, or its two, set into a template, as token ids, never longer than allowed.
 
 What is too long loses the end of its text. The words of the template and the tokenizer's special tokens stay, because
-heads read them: a decoder answers after the last of them.
+heads read them: a decoder answers after the last of them. Of a pair the longer text is cut until both are as long, then
+both in turn, the second first; each keeps a token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BaseModelError, RecipeError
+from ..errors import BaseModelError, DataError, RecipeError
 from ..recipe import Template
+
+PLACE = re.compile(r"{(text|pair)}")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text as token ids, and whether its end was cut."""
+    """One example as token ids, and whether the end of a text was cut."""
 
     input_ids: list[int]
     truncated: bool
 
 
-def encode(tokenizer: Any, template: Template, texts: Sequence[str]) -> list[Encoded]:
-    """The texts in their template as ids, each at most `template.max_tokens` long, special tokens included.
+@dataclass(frozen=True)
+class Span:
+    """Where a text stands: in which segment, from and up to which character."""
 
-    `tokenizer` is a fast tokenizer of transformers; special tokens are added as it does by default.
+    segment: int
+    start: int
+    end: int
+
+
+def encode(
+    tokenizer: Any, template: Template, texts: Sequence[str], pairs: Sequence[str] | None = None
+) -> list[Encoded]:
+    """The examples in their template as ids, each at most `template.max_tokens` long, special tokens included.
+
+    `tokenizer` is a fast tokenizer of transformers; special tokens are added as it does by default, and in the place of
+    `{sep}` what it puts between the two segments of a pair. `pairs` are the second texts, as many as `texts`.
 
     Raises:
         BaseModelError: the tokenizer does not say which characters a token stands for.
-        RecipeError: the template leaves no room for a text.
+        DataError: there are second texts and the template has no place for them, or the other way round.
+        RecipeError: the template leaves no room for a text, or the tokenizer has nothing to put in the place of {sep}.
     """
+    segments = template.text.split("{sep}")
+    _check_tokenizer(tokenizer, template, pair=len(segments) == 2)
+    _check_pairs(template, texts, pairs)
+    if not texts:
+        return []
+    second = pairs if pairs is not None else [""] * len(texts)
+    filled = [_filled(segments, {"text": text, "pair": pair}) for text, pair in zip(texts, second, strict=True)]
+    columns = [list(column) for column in zip(*(written for written, _ in filled), strict=True)]
+    batch = tokenizer(*columns, return_offsets_mapping=True, verbose=False)
+    encoded = []
+    for row, (_, spans) in enumerate(filled):
+        ids = batch["input_ids"][row]
+        excess = len(ids) - template.max_tokens
+        if excess > 0:
+            offsets = list(zip(batch.sequence_ids(row), batch["offset_mapping"][row], strict=True))
+            cut = _cut([_tokens_of(span, offsets) for span in spans], excess, template, len(ids))
+            ids = [token for place, token in enumerate(ids) if place not in cut]
+        encoded.append(Encoded(ids, excess > 0))
+    return encoded
+
+
+def _check_tokenizer(tokenizer: Any, template: Template, pair: bool) -> None:
     if not getattr(tokenizer, "is_fast", False):
         raise BaseModelError(
             f"The tokenizer {type(tokenizer).__name__!r} is not a fast one, so a text cannot be cut without "
             "its template. Pin a base whose folder holds tokenizer.json."
         )
-    if not texts:
-        return []
-    head, tail = template.text.split("{text}")
-    batch = tokenizer(
-        [head + text + tail for text in texts],
-        return_offsets_mapping=True,
-        verbose=False,
-    )
-    encoded = []
-    for ids, offsets, text in zip(batch["input_ids"], batch["offset_mapping"], texts, strict=True):
-        excess = len(ids) - template.max_tokens
-        if excess > 0:
-            start, end = len(head), len(head) + len(text)
-            # Special tokens lie at (0, 0). Byte-level tokenizers trim white space off the left: a token of nothing else
-            # is empty, at its right end.
-            of_text = [i for i, (a, b) in enumerate(offsets) if start <= a and start < b <= end]
-            if len(of_text) <= excess:
-                raise RecipeError(_no_room(template, len(ids) - len(of_text)))
-            cut = set(of_text[-excess:])
-            ids = [token for i, token in enumerate(ids) if i not in cut]
-        encoded.append(Encoded(ids, excess > 0))
-    return encoded
+    if pair and tokenizer.num_special_tokens_to_add(True) == tokenizer.num_special_tokens_to_add(False):
+        raise RecipeError(
+            f"The template {template.text!r} asks for {{sep}}, but this base's tokenizer puts nothing between two "
+            "segments. Write the words that shall stand there in its place."
+        )
+
+
+def _check_pairs(template: Template, texts: Sequence[str], pairs: Sequence[str] | None) -> None:
+    if template.of_pairs != (pairs is not None):
+        wanted, came = ("two texts", "one") if template.of_pairs else ("one text", "two")
+        raise DataError(f"The template {template.text!r} takes {wanted} per example, but {came} came. Give {wanted}.")
+    if pairs is not None and len(pairs) != len(texts):
+        raise DataError(f"There are {len(texts)} first and {len(pairs)} second texts. Give one of each per example.")
+
+
+def _filled(segments: Sequence[str], example: Mapping[str, str]) -> tuple[list[str], list[Span]]:
+    """The segments with the example's texts in their places, and where each text stands."""
+    written, spans = [], []
+    for number, segment in enumerate(segments):
+        so_far = ""
+        for turn, part in enumerate(PLACE.split(segment)):  # words of the template, and names of places, in turn
+            named = turn % 2 == 1
+            text = example[part] if named else part
+            if named:
+                spans.append(Span(number, len(so_far), len(so_far) + len(text)))
+            so_far += text
+        written.append(so_far)
+    return written, spans
+
+
+def _tokens_of(span: Span, offsets: Sequence[tuple[int | None, tuple[int, int]]]) -> list[int]:
+    """The places of a text's tokens in its row, of whose tokens the segment and the characters are given.
+
+    Special tokens lie at (0, 0). Byte-level tokenizers trim white space off the left: a token of nothing else is empty,
+    at its right end.
+    """
+    return [
+        place
+        for place, (segment, (start, end)) in enumerate(offsets)
+        if segment == span.segment and span.start <= start and span.start < end <= span.end
+    ]
+
+
+def _cut(places: Sequence[Sequence[int]], excess: int, template: Template, length: int) -> set[int]:
+    """Which of a row's `length` tokens go: the last ones of its texts, whose places in the row are given."""
+    kept = [len(text) for text in places]
+    if sum(kept) - excess < len(kept):
+        raise RecipeError(_no_room(template, length - sum(kept)))
+    for _ in range(excess):
+        longest = max(range(len(kept)), key=lambda text: (kept[text], text))
+        kept[longest] -= 1
+    return {place for text, count in zip(places, kept, strict=True) for place in text[count:]}
 
 
 def _no_room(template: Template, fixed: int) -> str:

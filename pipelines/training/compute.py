@@ -17,10 +17,13 @@ class Compute(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: str = Field("default", pattern="^[a-zA-Z0-9-]+$")  # of the machine; profiles of one name share its `jobs`
     workers: int = Field(1, ge=1)  # processes that share every batch
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0)  # per worker; 0: the machine's cores, shared out
+    jobs: int = Field(1, ge=1)  # runs, of whatever recipes, that work at once
     timeout_s: int = Field(6 * 3600, ge=1)  # of one launch
+    run_timeout_s: int = Field(24 * 3600, ge=1)  # of a whole run, its waiting left out
     checkpoint_s: float = Field(5.0, gt=0)  # between two checkpoints of a training; more where writing takes long
     micro_tokens: int = Field(0, ge=0)  # positions a worker trains on at a time, batches cut to fit; 0: a batch at once
 

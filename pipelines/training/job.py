@@ -49,6 +49,7 @@ class TrainJob(_Closed):
     train: Path  # shards
     validation: Path
     checkpoints: Path | None = None  # a folder that outlives the launch; None: nothing to go on with
+    may_diverge: bool = False  # one of many that are tried: its divergence is a result, and the others go on
     card: dict[str, Any] = {}  # a soft prompt: what prompt.json says beyond what the worker knows
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.errors import TrainingError
+from pipelines.errors import DivergedError
 from pipelines.recipe import Method, Optimisation
 from pipelines.training.batches import epoch_batches, in_rows_order, micro_batches, sorted_batches
 from pipelines.training.checkpoint import Keeper
@@ -70,7 +70,7 @@ def train(
         micro_tokens: of which batches are cut into micro-batches, whose gradients are summed; 0: batches stay whole.
 
     Raises:
-        TrainingError: the loss is no longer a number.
+        DivergedError: the loss is no longer a number.
         KeyboardInterrupt: the keeper was asked to stop, and has kept a checkpoint.
     """
     start = reported = time.perf_counter()
@@ -212,9 +212,10 @@ def _check_number(name: str, value: float, step: int, method: Method, keeper: Ke
     if not math.isfinite(value):
         newest = keeper.newest()
         kept = f"The last good checkpoint is {str(newest)!r}." if newest else "There is no checkpoint."
-        raise TrainingError(
+        raise DivergedError(
             f"The {name} became {value!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
-            f"or set training.precision = 'fp32'. {kept}"
+            f"or set training.precision = 'fp32'. {kept}",
+            step,
         )
 
 
@@ -229,11 +230,11 @@ def _reduced(
 
 
 def new_optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.optim.Optimizer:
-    """AdamW over what is trained, the head at its own rate."""
-    head = [parameter for name, parameter in tuned.trained() if name.startswith("head.")]
-    body = [parameter for name, parameter in tuned.trained() if not name.startswith("head.")]
-    rates = [(body, method.rate), (head, method.head_rate or method.rate)]
-    groups = [{"params": part, "lr": rate, "initial_lr": rate} for part, rate in rates if part]
+    """AdamW over what is trained, all that has one at its own rate."""
+    parts: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in tuned.trained():
+        parts.setdefault(method.rate_of(name), []).append(parameter)
+    groups = [{"params": part, "lr": rate, "initial_lr": rate} for rate, part in parts.items()]
     return torch.optim.AdamW(groups, weight_decay=shared.weight_decay, fused=True)
 
 

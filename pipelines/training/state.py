@@ -116,6 +116,7 @@ def machine(tuned: Tuned) -> dict[str, Any]:
     return {
         "workers": workers,
         "device": tuned.base.device.type,
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # the widest vectors that kernels use here
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     }

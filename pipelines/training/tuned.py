@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError, listed
-from pipelines.inference.forward import Base, class_scores, features, read_once
+from pipelines.inference.features import features
+from pipelines.inference.forward import Base, class_scores, read_once
+from pipelines.inference.label_words import word_scores
 from pipelines.prompts.methods import new_prompt
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
@@ -29,28 +31,34 @@ class Tuned(nn.Module):
         self.prompt = prompt
         self.head = nn.ParameterDict()
         if "word_ids" in head:
-            self.register_buffer("word_ids", head["word_ids"], persistent=False)
-            self.lm_head = base.lm_head
+            for name, tensor in head.items():
+                self.register_buffer(name, tensor, persistent=False)
+            self.lm_head = base.lm_head if base.seq2seq is None else base.seq2seq
         else:
             self.head.update({name: nn.Parameter(tensor) for name, tensor in head.items()})
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Class logits [B, C] of token ids and their mask, each [B, T]."""
+        head = self.head_tensors()
+        if "word_ids" in head:
+            return word_scores(self.base, input_ids, mask, self._folded(), head)
         return self.scores(self.features(input_ids, mask))
 
     def features(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """What the head reads, [B, d]: pooled hidden states."""
-        prompt = read_once(self.base, self.prompt()) if self.prompt is not None else {}
-        pooling = "last" if "word_ids" in self.head_tensors() else self.base.pooling
-        return features(self.base, input_ids, mask, prompt, pooling)
+        """What a linear head reads, [B, d]: pooled hidden states."""
+        return features(self.base, input_ids, mask, self._folded(), self.base.pooling)
+
+    def _folded(self) -> Mapping[str, Tensor]:
+        """The tensors to inject, read once where that serves all rows; none without a prompt."""
+        return read_once(self.base, self.prompt()) if self.prompt is not None else {}
 
     def scores(self, features: Tensor) -> Tensor:
-        """Class logits [B, C] of features [B, d]."""
+        """Class logits [B, C] of features [B, d], from a linear head."""
         return class_scores(self.base, features, self.head_tensors())
 
     def head_tensors(self) -> dict[str, Tensor]:
         """The head by the names of `inference/forward.py`."""
-        return dict(self.head.items()) or {"word_ids": self.get_buffer("word_ids")}
+        return dict(self.head.items()) or dict(self.named_buffers(recurse=False))
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained, by name; a weight that two modules share comes once."""
@@ -112,7 +120,11 @@ def linear_head(base: Base, classes: int, seed: int) -> dict[str, Tensor]:
 
 
 def _with_lora(base: Base, settings: Lora) -> Base:
-    """The base with low-rank updates hung into its attention, by PEFT (Hu et al., "LoRA", ICLR 2022)."""
+    """The base with low-rank updates hung into its attention, by PEFT (Hu et al., "LoRA", ICLR 2022).
+
+    In an encoder-decoder the decoder gets them too; they are trained where label words are scored, that is, where it
+    runs.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as ATTENTION
     from transformers.pytorch_utils import Conv1D
@@ -120,7 +132,7 @@ def _with_lora(base: Base, settings: Lora) -> Base:
     targets = settings.targets
     if targets == "attention":
         targets = tuple(ATTENTION.get(base.backbone.config.model_type, ()))
-    parts = {name.rpartition(".")[2]: part for name, part in base.backbone.named_modules()}
+    parts = {name.rpartition(".")[2]: part for name, part in base.whole.named_modules()}
     linear = {name for name, part in parts.items() if isinstance(part, nn.Linear | Conv1D)}
     if not targets or not set(targets) <= linear:
         raise RecipeError(f"baselines.lora.targets = {list(targets)!r} are not in this base; it has {listed(linear)}.")
@@ -128,5 +140,5 @@ def _with_lora(base: Base, settings: Lora) -> Base:
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=list(targets)
     )
     config.fan_in_fan_out = any(isinstance(parts[name], Conv1D) for name in targets)  # GPT-2 keeps its maps transposed
-    inject_adapter_in_model(config, base.backbone)
+    inject_adapter_in_model(config, base.whole)
     return base

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.bases.pin import PinnedBase
 from pipelines.digests import digest_json
-from pipelines.errors import RecipeError
+from pipelines.errors import RecipeError, TrainingError
 from pipelines.memo import Stage, recall, remember
 from pipelines.recipe import Recipe
 from pipelines.store.store import Store
@@ -21,7 +21,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
 
-STAGE = Stage("train", 5)
+STAGE = Stage("train", 6)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
@@ -38,9 +38,7 @@ def train_all(
     on_news: News,
     on_result: Told,
 ) -> dict[str, dict[str, Any]]:
-    """`{method: {tree, trainable_params, artifact_bytes, seconds, kept_epoch, epochs, curve, reused}}`.
-
-    Each finished method is kept at once, and one that is interrupted goes on from its checkpoint the next time.
+    """Every method of a recipe, tuned: `{method: what tune_jobs gives}`.
 
     Args:
         store: keeps the weights.
@@ -54,14 +52,38 @@ def train_all(
 
     Raises:
         RecipeError: prompt and text together are longer than the base's context.
-        TrainingError: the workers failed.
+        TrainingError: the workers failed, or a training diverged.
     """
-    _check_room(recipe, base_folder)
-    scratch = cache.parent / "work"
-    folders = {split: load_tree(store, shards[split], cache) for split in ("train", "validation")}
+    jobs = [job_for(recipe, method, base, base_folder, store, shards, cache) for method in _trained(recipe)]
+    results = tune_jobs(store, jobs, base, base_folder, shards, compute, cache.parent / "work", on_news, on_result)
+    for method, result in results.items():
+        if "diverged_at" in result:
+            raise TrainingError(
+                f"{method} diverged at step {result['diverged_at']} when a sweep tuned it with these settings, and the "
+                f"same inputs do so again. Lower its rate, or set training.precision = 'fp32'."
+            )
+    return results
+
+
+def tune_jobs(
+    store: Store,
+    jobs: Sequence[TrainJob],
+    base: PinnedBase,
+    base_folder: Path,
+    shards: Mapping[str, str],
+    compute: Compute,
+    scratch: Path,
+    on_news: News,
+    on_result: Told,
+) -> dict[str, dict[str, Any]]:
+    """`{job: {tree, trainable_params, artifact_bytes, seconds, kept_epoch, epochs, curve, reused}}`.
+
+    Each finished job is kept at once, and one that is interrupted goes on from its checkpoint the next time. A job that
+    diverged, where it may, gives `{job: {diverged_at, seconds, reused}}`.
+    """
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, tuple[TrainJob, dict[str, Any]]] = {}
-    for job in _jobs(recipe, base, shards, folders):
+    for job in jobs:
         inputs = _inputs(job, base, shards)
         checkpoints = scratch / "checkpoints" / Path(STAGE.key(inputs)).stem
         if known := recall(store, STAGE, inputs):
@@ -92,22 +114,39 @@ def minting_digest(recipe: Recipe) -> str:
     return digest_json({**parts, "labels": list(recipe.data.labels)})
 
 
-def _jobs(recipe: Recipe, base: PinnedBase, shards: Mapping[str, str], folders: Mapping[str, Path]) -> list[TrainJob]:
-    """The prompt first, then the baselines that train; of the prompt also what its artifact says of its origin."""
+def job_for(
+    recipe: Recipe,
+    method: str,
+    base: PinnedBase,
+    base_folder: Path,
+    store: Store,
+    shards: Mapping[str, str],
+    cache: Path,
+) -> TrainJob:
+    """One method of a recipe, to be tuned; of the prompt also what its artifact says of its origin.
+
+    Raises:
+        RecipeError: prompt and text together are longer than the base's context.
+    """
+    if method == "prompt":
+        _check_room(recipe, base_folder)
+    settings = recipe.prompt if method == "prompt" else getattr(recipe.baselines, method)
     card = {
         "base": base.card(),
         "data": {split: shards[split] for split in ("train", "validation")},
         "recipe": {"name": recipe.name, "digest": minting_digest(recipe)},
         "template": recipe.template.model_dump(mode="json"),
     }
-    methods = [("prompt", recipe.prompt), *((n, m) for n, m in recipe.baselines.named() if n != "zero_shot")]
-    return [
-        TrainJob(
-            name=name, kind=name, settings=settings.model_dump(mode="json"), shared=recipe.training, head=recipe.head,
-            labels=recipe.data.labels, seed=recipe.seed, card=card if name == "prompt" else {}, **folders,
-        )
-        for name, settings in methods
-    ]  # fmt: skip
+    return TrainJob(
+        name=method, kind=method, settings=settings.model_dump(mode="json"), shared=recipe.training, head=recipe.head,
+        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {},
+        train=load_tree(store, shards["train"], cache), validation=load_tree(store, shards["validation"], cache),
+    )  # fmt: skip
+
+
+def _trained(recipe: Recipe) -> list[str]:
+    """The prompt first, then the baselines that train."""
+    return ["prompt", *(name for name, _ in recipe.baselines.named() if name != "zero_shot")]
 
 
 def _check_room(recipe: Recipe, base_folder: Path) -> None:
@@ -123,13 +162,15 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
     """What the result of a training depends on: the job, with digests in the place of folders."""
-    asked = job.model_dump(mode="json", exclude={"train", "validation", "checkpoints", "name"})
+    asked = job.model_dump(mode="json", exclude={"train", "validation", "checkpoints", "name", "may_diverge"})
     return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
 
 
 def _kept(store: Store, folder: Path) -> dict[str, Any]:
     """What a finished job left, its folder now in the store."""
     result = json.loads((folder / "result.json").read_bytes())
+    if "diverged_at" in result:
+        return dict(result)
     (folder / "result.json").unlink()
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {**result, "tree": save_tree(store, folder), "artifact_bytes": size}

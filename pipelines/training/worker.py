@@ -26,18 +26,19 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
-from pipelines.errors import BaseModelError, PromptmintError, RecipeError, TrainingError
+from pipelines.errors import BaseModelError, DivergedError, PromptmintError, TrainingError
 from pipelines.inference.forward import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
-from pipelines.prompts.verbaliser import label_word_ids
+from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
-from pipelines.training.shards import read_rows
+from pipelines.training.shards import Rows, read_rows
+from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
 
 FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the launcher to raise again
@@ -78,23 +79,35 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder))
     rows, validation = read_rows(job.train), read_rows(job.validation)
+    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
-    with stopping(keeper):
-        went = train(
-            tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news), keeper,
-            compute.micro_tokens,
-        )  # fmt: skip
+    try:
+        with stopping(keeper):
+            went = train(
+                tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news),
+                keeper, compute.micro_tokens,
+            )  # fmt: skip
+    except DivergedError as error:
+        if not job.may_diverge:
+            raise
+        _publish_divergence(out, job.name, error.step)
+        return
     if _rank() != 0:
         return
     with _published(out, job.name) as folder:
-        result = {**asdict(went), "trainable_params": tuned.trainable_params()}
+        result = {**asdict(went), "trainable_params": tuned.trainable_params(), "machine": machine(tuned)}
         if isinstance(settings, Prompt):
             result["prompt_digest"] = mint(folder, tuned, settings, base_folder, job)
         else:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuned.trained()}, folder / WEIGHTS)
         (folder / "result.json").write_bytes(canonical_json(result))
+
+
+def _publish_divergence(out: Path, name: str, step: int) -> None:
+    if _rank() == 0:
+        with _published(out, name) as folder:
+            (folder / "result.json").write_bytes(canonical_json({"diverged_at": step, "seconds": 0.0}))
 
 
 def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
@@ -134,25 +147,21 @@ def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, se
     """The head's tensors at their start."""
     if head.words is None:
         return linear_head(base, len(labels), seed)
-    if base.lm_head is None:
-        raise RecipeError(
-            "head.kind = 'verbaliser' scores label words with the base's own language-model head; this base has none. "
-            "Set head.kind = 'linear', or choose a decoder."
-        )
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    return {"word_ids": torch.tensor(label_word_ids(tokenizer, head.words))}
+    return word_head(base, AutoTokenizer.from_pretrained(base_folder), head.words)
 
 
-def _start_ids(job: TrainJob, settings: Any, base_folder: Path) -> list[int]:
+def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> list[int]:
     """The text that a soft prompt starts from as token ids; none where it starts from no text."""
     if not isinstance(settings, Prompt):
         return []
+    if settings.init == "inputs":
+        return [token for text in rows.tokens for token in text]
     return start_ids(AutoTokenizer.from_pretrained(base_folder), settings, job.head.words or job.labels)
 
 
 def _digest_weights(base: Base) -> str:
     """One digest over every weight of the frozen base, to show that training left it alone."""
-    weights = sorted(base.backbone.state_dict().items())
+    weights = sorted(base.whole.state_dict().items())
     return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(tensor)) for _, tensor in weights))
 
 

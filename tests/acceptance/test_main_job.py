@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import site
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEYS = {
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases", "flow_run",
 }  # fmt: skip
 FIGURES = {"accuracy", "low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds"}
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -117,6 +118,25 @@ class TestFirstRun:
         assert scores["prompt"]["trainable_params"] == 2 * 2 * 4 * 32 + 2 * 32 + 2
         assert scores["prompt"]["accuracy"] > 0.7
         assert scores["prompt"]["artifact_bytes"] < 20_000 < scores["full"]["artifact_bytes"]
+
+    def test_its_page_is_kept_in_mlflow_without_texts_and_linked_in_prefect(self, shop: Any, first: Any) -> None:
+        (page,) = (shop.home / "mlartifacts").rglob("report.html")
+        source = page.read_text()
+        assert f"{first.json['scores']['prompt']['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in source
+        assert "By label" in source and first.json["base_digest"] in source
+        said = splits(shop, first.json)
+        assert not any(text in source for text in said)
+        with sqlite3.connect(shop.home / "prefect" / "prefect.db") as prefect:
+            ((link,),) = prefect.execute("select data from artifact where key = 'orchard-page'").fetchall()
+        assert page.as_uri() in link and "orchard version 1: passed" in link
+
+    def test_its_page_is_told_with_texts_to_who_may_read_the_store(self, shop: Any, first: Any) -> None:
+        done = shop.promptmint("report", "orchard@1", "--html", "page.html", "--json")
+        assert done.code == 0, done.err
+        assert done.json["run_key"] == first.json["run_key"]
+        wrong = round(first.json["scores"]["prompt"]["n"] * (1 - first.json["scores"]["prompt"]["accuracy"]))
+        source = (shop.folder / "page.html").read_text()
+        assert wrong == 0 or any(text in source for text, side in splits(shop, first.json).items() if side == "test")
 
     def test_its_gates_passed_with_their_numbers(self, first: Any) -> None:
         found = first.json

@@ -13,8 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.automations import Automation
+from prefect.events.schemas.automations import EventTrigger
+from prefect.utilities.callables import parameter_schema
 
+from pipelines.known import known_recipes
 from pipelines.training.compute import load_compute
+from tasks.watching import EVENT
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -88,14 +93,37 @@ def test_every_deployment_goes_to_a_declared_pool_and_names_no_folder(deployment
         assert not [text for text in texts(deployment) if text.startswith(("/", "~"))]
 
 
-def test_the_scheduled_recipe_is_in_the_tree(deployments: dict[str, dict[str, Any]]) -> None:
-    assert (ROOT / deployments["retrain-scheduled"]["parameters"]["recipe"]).is_file()
+def test_the_recipes_that_deployments_name_are_in_the_tree(deployments: dict[str, dict[str, Any]]) -> None:
+    known = known_recipes(ROOT / "recipes")
+    assert deployments["retrain-scheduled"]["parameters"]["recipe"] in known
+    assert set(deployments["watch"]["parameters"]["recipes"]) <= set(known)
 
 
 def test_retraining_waits_its_turn(deployments: dict[str, dict[str, Any]]) -> None:
     retraining = [d for d in deployments.values() if d["entrypoint"] == "flows.retrain.retrain"]
     assert len(retraining) == 3
-    assert all(d["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for d in retraining)
+    assert all(d["concurrency_limit"]["collision_strategy"] == "ENQUEUE" for d in retraining)
+
+
+def test_every_parameter_of_a_deployment_is_typed_and_told(deployments: dict[str, dict[str, Any]]) -> None:
+    for deployment in deployments.values():
+        module, _, function = deployment["entrypoint"].rpartition(".")
+        schema = parameter_schema(getattr(import_module(module), function)).model_dump()
+        for name, parameter in schema["properties"].items():
+            assert parameter.get("type") or parameter.get("anyOf"), (function, name)
+            assert len(parameter.get("description", "")) > 10, (function, name)
+        assert deployment["description"]
+
+
+def test_events_told_are_those_that_are_waited_for(deployments: dict[str, dict[str, Any]]) -> None:
+    (trigger,) = deployments["retrain-on-new-data"]["triggers"]
+    assert trigger["expect"] == [EVENT]
+
+
+def test_the_automation_is_one_that_prefect_takes() -> None:
+    (automation,) = documents("prefect/automations.yaml")[0]["automations"]
+    made = Automation.model_validate(automation)
+    assert isinstance(made.trigger, EventTrigger) and made.trigger.posture == "Proactive"
 
 
 # Docker and compose

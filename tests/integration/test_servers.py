@@ -72,6 +72,7 @@ class TestServers:
             "retrain": "flows.retrain.retrain",
             "retrain-scheduled": "flows.retrain.retrain",
             "retrain-on-new-data": "flows.retrain.retrain",
+            "watch": "flows.watch.watch",
             "promote": "flows.promote.promote",
         }
         assert sorted(first["deployments"]) == sorted(
@@ -79,7 +80,7 @@ class TestServers:
         )
         for name in ("retrain", "retrain-scheduled", "retrain-on-new-data"):
             assert found[name]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-            assert found[name]["global_concurrency_limit"]["limit"] == 1
+            assert found[name]["global_concurrency_limit"]["limit"] == 4
 
     def test_the_cron_deployment_has_scheduled_runs(self, place: Any, until: Callable[..., Any], first: Any) -> None:
         def scheduled() -> list[dict[str, Any]]:
@@ -87,21 +88,21 @@ class TestServers:
 
         for run in until(scheduled, 40):
             assert datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC).strftime("%H:%M") == "03:00"
-            assert run["parameters"]["recipe"] == "recipes/ticket_routing.toml"
+            assert run["parameters"]["recipe"] == "ticket-routing"
 
     def test_an_event_starts_a_run_of_its_recipe(self, place: Any, until: Callable[..., Any], first: Any) -> None:
-        emit = ["event", "emit", "promptmint.data.arrived", "--resource-id", "promptmint.data.tickets"]
+        emit = ["event", "emit", "promptmint.data.arrived", "--resource-id", "promptmint.recipe.tickets"]
         environment = {
             **os.environ,
             "PREFECT_API_URL": f"http://127.0.0.1:{place.prefect_port}/api",
             "PREFECT_HOME": str(place.home / "client"),
             "DO_NOT_TRACK": "1",
         }
-        payload = json.dumps({"recipe": "recipes/no-such-recipe.toml"})
+        payload = json.dumps({"recipe": "no-such-recipe"})
         command = [sys.executable, "-m", "prefect", *emit, "--payload", payload]
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
         (run,) = until(lambda: place.flow_runs("retrain-on-new-data"), 40)
-        assert run["parameters"]["recipe"] == "recipes/no-such-recipe.toml"
+        assert run["parameters"]["recipe"] == "no-such-recipe"
 
     def test_a_flow_that_cannot_be_imported_is_reported(
         self, place: Any, first: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +133,7 @@ class TestServers:
 
         assert [again[name]["already_running"] for name in SERVED] == [False, True, False]
         assert again["mlflow"]["pid"] == first["mlflow"]["pid"]
-        assert len(place.deployments()) == 4
+        assert len(place.deployments()) == 5
         (found,) = place.flow_runs("retrain")
         assert (found["id"], found["state_type"]) == (run, "CRASHED")
         assert place.deployments()["retrain"]["global_concurrency_limit"]["active_slots"] == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from mlflow_config import names, registry
@@ -48,6 +50,30 @@ def test_what_is_registered_can_be_found_again(artifact: Path, record: dict[str,
     assert [point.step for point in sorted(curve, key=lambda point: point.step)] == list(range(1, 251))
     assert list((mlflow_home / "mlartifacts").rglob("report.md"))
     assert not list((mlflow_home / "mlartifacts").rglob("*.pkl"))
+
+
+def test_a_file_is_kept_with_the_run_of_a_version(artifact: Path, record: dict[str, Any]) -> None:
+    version = register(artifact, record)
+    registry.attach("tickets", version, "report.html", b"an earlier page")
+    link = registry.attach("tickets", version, "report.html", b"a page")
+    assert link.startswith("file:///") and link.endswith("/report.html")
+    assert Path(link.removeprefix("file://")).read_bytes() == b"a page"
+    with connected() as client:
+        run_id = client.get_model_version("tickets", str(version)).run_id
+        assert {"report.md", "report.html"} <= {file.path for file in client.list_artifacts(run_id)}
+    with pytest.raises(RegistryError):
+        registry.attach("tickets", version + 1, "report.html", b"a page")
+
+
+@pytest.mark.parametrize(("template", "columns"), [("{text}", ["text"]), ("{text}{sep}{pair}", ["text", "pair"])])
+def test_the_packaged_model_says_what_it_is_asked_with(
+    artifact: Path, record: dict[str, Any], template: str, columns: list[str]
+) -> None:
+    (artifact / "prompt.json").write_text(json.dumps({"template": {"text": template}}))
+    register(artifact, record)
+    with connected() as client:
+        info = mlflow.models.get_model_info(client.get_model_version("tickets", "1").source)
+    assert info.signature.inputs.input_names() == columns
 
 
 def test_a_registration_that_broke_off_is_done_anew(

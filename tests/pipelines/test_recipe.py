@@ -102,7 +102,11 @@ def test_baselines_are_those_that_are_asked_for(write: Any) -> None:
 UNKNOWN = [
     ("", "sed = 1", "sed: unknown key. Known here: 'base', 'baselines', 'data'"),
     ("[base]", 'commit = "x"', "base.commit: unknown key. Known here: 'files', 'name', 'sources'."),
-    ("[data]", 'txt = "x"', "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'path'"),
+    (
+        "[data]",
+        'txt = "x"',
+        "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'pair'",
+    ),
     ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
     ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
     (
@@ -153,6 +157,9 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
     ("old", "new", "message"),
     [
         ('labels = ["account", "billing"]', 'labels = ["a", "a"]', "data: labels must differ, got ['a', 'a']"),
+        ('path = "tickets.csv"', 'path = "x"\nslices = ["a", "a"]', "data: slices must differ, got ['a', 'a']"),
+        ('path = "tickets.csv"', 'path = "x"\nslices = ["text"]', "columns of few values, not the text's"),
+        ("[gates]", "[gates]\nper_slice_accuracy = 0.5", "gates.per_slice_accuracy needs data.slices"),
         ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
         ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),
         ('text = "{text} it is"', 'text = "{text}{text}"', "must contain {text} exactly once"),
@@ -190,7 +197,15 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
     assert "Cannot read the recipe" in refused(tmp_path)
 
 
-OTHER_METHODS = [(method, key) for method in OWN_KEYS for key in ("encoder", "hidden", "bottleneck", "basis")]
+OTHER_METHODS = [
+    (method, key) for method in OWN_KEYS for key in ("encoder", "hidden", "bottleneck", "basis", "rank", "positions")
+]
+
+
+def least(method: str, **more: object) -> Prompt:
+    """The least that a prompt of a method can say."""
+    layer = {"layer": 1} if method == "late" else {}
+    return Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1, **layer, **more})
 
 
 @pytest.mark.parametrize(("method", "key"), OTHER_METHODS)
@@ -207,10 +222,30 @@ def test_a_key_belongs_to_the_methods_that_read_it(write: Any, method: str, key:
 
 
 def test_an_encoders_table_starts_wide_unless_told_otherwise() -> None:
-    given = {"tokens": 4, "rate": 0.1}
-    scales = {method: Prompt.model_validate({"method": method, **given}).init_scale for method in OWN_KEYS}
-    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning") else 0.02 for method in OWN_KEYS}
-    assert Prompt.model_validate({"method": "p-tuning", "init_scale": 0.5, **given}).init_scale == 0.5
+    scales = {method: least(method).init_scale for method in OWN_KEYS}
+    assert scales == {method: 1.0 if method in ("p-tuning", "prefix-tuning", "iapt") else 0.02 for method in OWN_KEYS}
+    assert least("p-tuning", init_scale=0.5).init_scale == 0.5
+
+
+def test_a_late_prompt_says_how_late(write: Any) -> None:
+    late = MINIMAL.replace('method = "p-tuning-v2"', 'method = "late"')
+    assert "late needs the key 'layer': how many layers of the base run before" in refused(write(late))
+    assert load_recipe(write(late + "layer = 6")).prompt.layer == 6
+
+
+def test_no_position_that_no_text_has_gets_an_offset(write: Any) -> None:
+    dept = MINIMAL.replace('method = "p-tuning-v2"', 'method = "dept"') + "[template]\nmax_tokens = 100"
+    message = "prompt.positions = 128 is more than template.max_tokens = 100"
+    assert message in refused(write(dept))
+    assert load_recipe(write(dept.replace("[template]", "positions = 100\n[template]"))).prompt.positions == 100
+    assert load_recipe(write(dept.replace("dept", "lopa"))).template.max_tokens == 100
+
+
+def test_every_part_of_a_method_has_its_rate() -> None:
+    settings = least("dept", head_rate=0.2, offset_rate=0.3)
+    names = ("prompt.embeddings", "head.weight", "prompt.offsets_a", "prompt.inner.offsets_b")
+    assert [settings.rate_of(name) for name in names] == [0.1, 0.2, 0.3, 0.3]
+    assert [least("dept").rate_of(name) for name in names] == [0.1] * 4
 
 
 @pytest.mark.parametrize("line", ['init_text = "x"', 'init = "text"', 'init = "labels"\ninit_text = "x"'])
@@ -219,12 +254,37 @@ def test_a_text_to_start_from_and_its_start_go_together(write: Any, line: str) -
     assert load_recipe(write(MINIMAL + 'init = "text"\ninit_text = "x"')).prompt.init_text == "x"
 
 
+PAIR = MINIMAL.replace("path =", 'pair = "second"\npath =')
+
+
+def test_a_pair_needs_a_column_and_a_place(write: Any) -> None:
+    template = '[template]\ntext = "{text}{sep}{pair}"\n'
+    recipe = load_recipe(write(PAIR + template))
+    assert recipe.template.of_pairs and recipe.data.pair == "second"
+    for text in (PAIR, MINIMAL + template):
+        assert "data.pair and {pair} in template.text belong together" in refused(write(text))
+    assert "both are 'second'" in refused(write(PAIR.replace("path =", 'text = "second"\npath =') + template))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{text}{pair}{pair}", "may contain {pair} once"),
+        ("{text}{sep}", "{sep} may stand once, between {text} and {pair}"),
+        ("{sep}{text}{pair}", "{sep} may stand once, between {text} and {pair}"),
+        ("{pair}{sep}and{sep}{text}", "{sep} may stand once, between {text} and {pair}"),
+    ],
+)
+def test_a_template_of_pairs_is_read_whole(write: Any, text: str, message: str) -> None:
+    assert message in refused(write(PAIR + f'[template]\ntext = "{text}"\n'))
+
+
 # The digest.
 
 
 @pytest.mark.parametrize("method", OWN_KEYS)
 def test_a_prompt_says_all_that_its_method_reads_and_nothing_else(method: str) -> None:
-    prompt = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1})
+    prompt = least(method)
     everything = set(Prompt.model_fields) - {"init_text"}
     others = {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[method])
     assert set(prompt.model_dump(mode="json")) == everything - others
@@ -259,12 +319,20 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 WHOLE = Recipe.model_validate(tomllib.loads(FULL)).model_dump(mode="json", exclude={"description"})
 
 
+def test_a_recipe_of_single_texts_keeps_its_digest(write: Any) -> None:
+    recipe = load_recipe(write(MINIMAL))
+    assert "pair" not in recipe.model_dump(mode="json")["data"]
+    paired = load_recipe(write(PAIR + '[template]\ntext = "{text}{pair}"\n'))
+    assert paired.model_dump(mode="json")["data"]["pair"] == "second" and paired.digest != recipe.digest
+
+
 def test_gates_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:
     """What 0.1.0's recipes did not know is absent where it is at its default, so their runs stay unchanged."""
     before = load_recipe(write(FULL))
     assert set(before.gates.model_dump()) == {"confidence", "resamples", "non_inferior", "budgets"}
     silent = FULL.replace("[gates]\n", "[gates]\nmin_power = 0.0\ndisagreement = 0.1\n")
     assert load_recipe(write(silent)).digest == before.digest
+    assert "slices" not in before.data.model_dump()
     asked = load_recipe(write(FULL.replace("[gates]\n", "[gates]\nmin_power = 0.5\n")))
     assert asked.gates.model_dump()["min_power"] == 0.5
     assert asked.gates.model_dump()["disagreement"] == 0.1, "it decides now, so it is said"

@@ -97,6 +97,8 @@ def test_equal_inputs_make_an_unchanged_run(store: LocalStore, recipe: Recipe, t
     keys = store.keys("")
     assert unchanged(store, recipe) == {**record, "unchanged": True}
     assert store.keys("") == keys
+    assert unchanged(store, recipe, record["data_digest"]) == {**record, "unchanged": True}
+    assert unchanged(store, recipe, "f" * 64) is None
     described = written(tmp_path, RECIPE.replace("[base]", 'description = "x"\n[base]'))
     assert unchanged(store, described) == {**record, "unchanged": True}
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pipelines.errors import DataError
 from promptmint import cli
+
+
+@pytest.fixture(autouse=True)
+def in_the_foreground() -> Iterator[None]:
+    """Ctrl-C heard, as at a terminal: what starts the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]) -> int | str | None:
@@ -58,13 +66,10 @@ def test_an_error_raised_on_purpose_is_one_message(
 
 
 def test_a_job_in_the_background_goes_on_ignoring_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def command() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         raise SystemExit(0)
 
-    try:
-        assert ending(monkeypatch, command) == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert ending(monkeypatch, command) == 0

@@ -1,12 +1,21 @@
-"""References to prompts."""
+"""References to prompts, and what is known of them where nobody can be asked."""
 
 from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mlflow_config import registry
-from pipelines.errors import RegistryError
-from promptmint.client import resolved
+from pipelines.errors import RegistryError, TransientError
+from pipelines.settings import store_uri
+from pipelines.store.store import the_store
+from pipelines.store.trees import save_tree
+from promptmint.client import Found, find, find_or_recall, load, pull, recall, resolved
 
 
 @pytest.mark.parametrize("reference", [
@@ -28,3 +37,68 @@ def test_an_alias_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert resolved("a@champion") == ("a", 3)
     assert resolved("a@challenger") == ("a", 5)
+
+
+# The last known good.
+
+
+@pytest.fixture
+def registered(minted: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A prompt in the store, champion of a registry that can be cut off: `registered.down = True`."""
+    from mlflow_config import names
+
+    tags = {names.TAG_ARTIFACT: save_tree(the_store(), minted.folder), names.TAG_PROMPT: minted.digest}
+    save_tree(the_store(), minted.base_folder)
+    line = SimpleNamespace(down=False, champion=4)
+
+    def asked(answer: Any) -> Any:
+        if line.down:
+            raise TransientError("MLflow cannot be reached.")
+        return answer
+
+    monkeypatch.setattr(registry, "resolve", lambda name, alias: asked(line.champion))
+    monkeypatch.setattr(registry, "version_tags", lambda name, version: asked(tags))
+    return line
+
+
+def test_what_is_known_is_taken_where_the_registry_is_down_and_said(registered: Any, minted: Any) -> None:
+    assert load("tickets@champion").prompt.digest == minted.digest
+    registered.down, registered.champion = True, 5
+    with pytest.warns(UserWarning, match=r"tickets@champion is version 4, the last known good: MLflow cannot be reach"):
+        assert load("tickets@champion").prompt.digest == minted.digest
+    with pytest.raises(TransientError):
+        load("letters@champion")
+
+
+def test_what_is_known_is_taken_where_the_store_is_gone(registered: Any, minted: Any, tmp_path: Path) -> None:
+    assert find("tickets@champion").version == 4
+    shutil.rmtree(store_uri().removeprefix("file://"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert find_or_recall("tickets@champion").folder.is_dir(), "all of it is in the cache"
+    registered.down = True
+    with pytest.warns(UserWarning, match="last known good"):
+        assert (pull("tickets@champion", tmp_path) / "prompt.json").is_file()
+    spoilt = find_or_recall_quietly().folder / "prompt.json"
+    spoilt.write_bytes(spoilt.read_bytes() + b" ")
+    with pytest.raises(TransientError):
+        find_or_recall("tickets@champion")
+
+
+def find_or_recall_quietly() -> Found:
+    with pytest.warns(UserWarning):
+        return find_or_recall("tickets@champion")
+
+
+def test_another_registry_knows_other_prompts(registered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    find("tickets@champion")
+    assert recall("tickets@champion") is not None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert recall("tickets@champion") is None
+
+
+def test_a_spoilt_prompt_in_the_cache_is_fetched_anew(registered: Any) -> None:
+    folder = find("tickets@champion").folder
+    before = (folder / "prompt.safetensors").read_bytes()
+    (folder / "prompt.safetensors").write_bytes(before[:-1])
+    assert (find("tickets@champion").folder / "prompt.safetensors").read_bytes() == before

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from promptmint.terminal import progress, show_run, show_status
+from promptmint.terminal import bar, progress, show_fleet, show_garbage, show_reproduction, show_run, show_status
 from tasks.progress import News, listeners, tell
 
 
@@ -88,3 +89,67 @@ def test_progress_stops_listening_when_a_run_fails(console: Console) -> None:
     with pytest.raises(KeyboardInterrupt), progress(console):
         raise KeyboardInterrupt
     assert listeners == []
+
+
+def cells(shown: str, word: str) -> list[str]:
+    """The cells of the first row of a table that has this word in it."""
+    row = next(line for line in shown.splitlines() if word in line and "│" in line)
+    return [cell.strip() for cell in row.strip("│").split("│")]
+
+
+def test_a_promotion_that_somebody_else_forestalled_is_told(console: Console, record: dict[str, Any]) -> None:
+    show_run(console, record | {"not_promoted": "'ann' wrote entry 3 of 'tickets' first [at noon]"})
+    assert "Not promoted: 'ann' wrote entry 3 of 'tickets' first [at noon]" in text(console)
+
+
+def test_a_fleet_is_a_line_per_recipe_with_ages(console: Console) -> None:
+    now = datetime(2026, 3, 20, 12, tzinfo=UTC)
+    reigning = {"name": "tickets", "champion": 2, "champion_since": "2026-03-08T11:00:00+00:00", "challenger": None,
+                "last_verdict": "refused", "last_registered": "2026-03-20T10:59:00+00:00"}  # fmt: skip
+    vacant = {"name": "mail", "champion": None, "champion_since": None, "challenger": 1, "last_verdict": "passed",
+              "last_registered": "2026-03-20T11:59:15+00:00"}  # fmt: skip
+    show_fleet(console, [vacant, reigning], now)
+    shown = text(console)
+    assert shown.startswith("2 recipes")
+    assert cells(shown, "mail") == ["mail", "none", "", "1", "passed", "45 s"]
+    assert cells(shown, "tickets") == ["tickets", "2", "12 days", "none", "refused", "1 hour"]
+
+
+def test_an_empty_fleet_says_what_to_do(console: Console) -> None:
+    show_fleet(console, [])
+    assert text(console) == "Nothing was registered yet: run a recipe first.\n"
+
+
+def test_a_reproduction_is_a_sentence_or_a_table_of_what_differs(console: Console) -> None:
+    found: dict[str, Any] = {"reference": "tickets@2", "equal": True, "prompt_digest": "ab" * 32}
+    show_reproduction(console, found)
+    assert text(console) == f"tickets@2 minted again is the same, bit by bit: prompt {'ab' * 32}\n"
+    found |= {"equal": False, "reproduced_digest": "cd" * 32, "machine": {"threads": (2, 1)}, "card": {},
+              "versions": {"torch": ("2.12.0", "2.13.0")}, "tensors": {"keys": 1.25e-7, "values": None}}  # fmt: skip
+    show_reproduction(console, found)
+    shown = text(console)
+    assert "tickets@2 minted again is another prompt: abababababab then, cdcdcdcdcdcd now" in shown
+    assert cells(shown, "threads") == ["machine", "threads", "2", "1"]
+    assert cells(shown, "torch") == ["version", "torch", "2.12.0", "2.13.0"]
+    assert cells(shown, "keys") == ["tensor", "keys", "", "within 1.2e-07"]
+    assert cells(shown, "values")[-1] == "another shape"
+    assert "look at the code" not in shown
+    show_reproduction(console, found | {"machine": {}, "versions": {}})
+    assert "look at the code" in text(console)
+
+
+def test_garbage_is_shown_by_kind_and_never_said_to_be_gone_when_it_is_not(console: Console) -> None:
+    kinds = {"objects": {"kept": 3, "kept_bytes": 4_000, "garbage": 2, "garbage_bytes": 1_500}}
+    found = {"store": "file:///here", "deleted": False, "kinds": kinds, "keys": ["objects/1", "objects/2"]}
+    show_garbage(console, found)
+    assert cells(text(console), "objects") == ["objects", "3", "4,000", "2", "1,500"]
+    assert text(console).endswith("Nothing was removed. 2 files, 1,500 bytes would be, with --delete.\n")
+    show_garbage(console, found | {"deleted": True})
+    assert text(console).endswith("Removed: 2 files, 1,500 bytes.\n")
+
+
+def test_a_bar_takes_a_workers_lines(console: Console) -> None:
+    with bar(console, "train") as on_news:
+        on_news({"job": "prompt", "step": 3, "steps": 7})
+        on_news({"job": "prompt", "note": "no steps in this one"})
+    assert "train" in text(console)

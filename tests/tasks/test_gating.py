@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pipelines.data.validate import write_rows
 from pipelines.evaluation.report import comparison_rows, gate_rows, markdown
 from pipelines.evaluation.scores import save_scores
 from pipelines.recipe import load_recipe
 from pipelines.store.store import the_store
+from pipelines.store.trees import save_tree
 from tasks.gating import judge
 
 RECIPE = """
@@ -46,7 +49,7 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     scores = {"prompt": scored(0, 240), "lora": scored(0, 245), "head_only": scored(200, 240)}
     cost = {"trainable_params": 7, "artifact_bytes": 99, "seconds": 1.0}
-    found: dict[str, Any] = judge.fn(load_recipe(tmp_path / "talk.toml"), scores, dict.fromkeys(scores, cost))
+    found: dict[str, Any] = judge.fn(load_recipe(tmp_path / "talk.toml"), scores, dict.fromkeys(scores, cost), "0" * 64)
     return found
 
 
@@ -71,3 +74,31 @@ def test_the_table_has_the_calibration_error_and_the_report_every_row(judged: di
     assert [row[0] for row in comparison_rows(record)] == ["non-inferior to lora", "superior to head_only"]
     assert comparison_rows(record)[1][1:4] == ["+20.0", "200", "0"]
     assert len(gate_rows(record)) == 5 and "## Calibration" in markdown(record)
+
+
+def test_slices_are_counted_by_every_method_and_guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+    recipe = RECIPE.replace('"boats"] }', '"boats"], slices = ["country"] }').replace(
+        "per_label", "per_slice_accuracy = 0.6\nper_label"
+    )
+    (tmp_path / "talk.toml").write_text(recipe)
+    names = [f"{row:04d}" for row in range(200)]
+    label = np.repeat([0, 1], 100)
+    answer = label.copy()
+    answer[:50] = 1
+    rows = pd.DataFrame({"id": names, "split": "test", "slice:country": ["de"] * 60 + ["fr"] * 140})
+    (tmp_path / "report").mkdir()
+    write_rows(rows, tmp_path / "report" / "accepted.parquet")
+    tree = save_tree(the_store(), tmp_path / "report")
+    digest = save_scores(the_store(), names, label, np.eye(2)[answer])
+    cost = {"trainable_params": 7, "artifact_bytes": 99, "seconds": 1.0}
+    methods = ("prompt", "lora", "head_only")
+    found = judge.fn(
+        load_recipe(tmp_path / "talk.toml"), dict.fromkeys(methods, digest), dict.fromkeys(methods, cost), tree
+    )
+    assert found["slices"].keys() == {"country"}
+    assert found["slices"]["country"]["de"] == {method: {"right": 10, "n": 60} for method in methods}
+    assert found["slices"]["country"]["fr"] == {method: {"right": 140, "n": 140} for method in methods}
+    (gate,) = [gate for gate in found["gates"] if gate["name"] == "accuracy of every country"]
+    assert gate["verdict"] == "refused" and "'de', the weakest country" in gate["reason"]
+    assert found == json.loads(json.dumps(found))

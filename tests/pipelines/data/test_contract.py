@@ -28,6 +28,25 @@ def test_what_keeps_the_contract_is_accepted(make_data):
     assert (len(checked.quarantine), checked.reasons, checked.read) == (0, {}, 2)
 
 
+def test_both_texts_of_a_pair_are_held_to_the_contract(make_data):
+    data = make_data(text="question", pair="passage", checks=Checks(max_chars=9))
+    good = {"question": "why", "passage": "because", "label": "a"}
+    bad = [{"passage": None}, {"passage": 3}, {"passage": "much too long"}, {"passage": "  ", "question": ""}]
+    checked = check_rows({"f": rows(good, *({**good, **change} for change in bad))}, data)
+    assert checked.accepted.to_dict("records") == [
+        {"text": "why", "pair": "because", "label": "a", "split": None, "source_file": "f", "source_row": 0}
+    ]
+    assert list(reasons(checked).values()) == [
+        "passage is null",
+        "passage 3 is not a string",
+        "passage has 13 characters, more than 9",
+        "question has 0 characters, fewer than 1; passage has 0 characters, fewer than 1",
+    ]
+    assert checked.quarantine["passage"].to_list()[2] == "much too long"
+    with pytest.raises(DataError, match="'f' has no column 'passage'"):
+        check_rows({"f": rows({"question": "why", "label": "a"})}, data)
+
+
 LABELS = "is not one of the 2 labels"
 SPLITS = "is not 'train', 'validation' or 'test'"
 

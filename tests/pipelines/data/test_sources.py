@@ -3,15 +3,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pipelines.data.reading import read_rows
 from pipelines.data.snapshot import snapshot, source_digest
-from pipelines.data.sources import fetched, list_files, write_hub_splits
+from pipelines.data.sources import fetched, list_files, marks, write_hub_splits
 from pipelines.errors import DataError
 from pipelines.store.s3 import S3Store
+from pipelines.store.store import Item
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]
 
@@ -113,6 +115,11 @@ def test_objects_in_a_bucket(tmp_path, store, make_data, monkeypatch):
         kept = snapshot(store, make_data(path), tmp_path)
         assert list(kept.files) == found
         assert source_digest(make_data(path), tmp_path) == kept.digest
+        before = marks(make_data(path), tmp_path)
+        assert list(before) == found
+        bucket.write("y.csv", b"text,label\nmore,a\n")
+        after = marks(make_data(path), tmp_path)
+        assert [name for name in found if before[name] != after[name]] == ["y.csv"]
         with pytest.raises(DataError, match="no object there"):
             source_digest(make_data("s3://arrivals/night"), tmp_path)
         bucket.write("e.xlsx", b"")
@@ -126,8 +133,8 @@ def test_objects_in_a_bucket(tmp_path, store, make_data, monkeypatch):
 @pytest.mark.parametrize("key", ["../x.csv", "a/../../x.csv", "/x.csv"])
 def test_an_object_does_not_leave_the_folder_it_is_fetched_into(key, tmp_path, make_data, monkeypatch):
     class Bucket:
-        def keys(self, prefix):
-            return [prefix + key]
+        def items(self, prefix):
+            return [Item(prefix + key, 1, datetime.now(UTC))]
 
         def download(self, *_):
             pytest.fail("fetched")

@@ -126,3 +126,19 @@ def test_duplicates_are_kept_counted_and_told_apart(make_data):
 def test_no_rows_make_no_splits(make_data):
     split = split_rows(frame([]), make_data())
     assert (len(split.rows), len(split.leaks), split.duplicates) == (0, 0, 0)
+
+
+def test_a_pair_counts_as_one_text(make_data):
+    """Its side follows from both texts, and only both together are a copy."""
+    rows = frame([(f"text {number % 20}", "a", None) for number in range(400)])
+    rows.insert(1, "pair", [f"second {number // 20}" for number in range(400)])
+    split = split_rows(rows, make_data())
+    assert split.rows.columns.to_list() == ["id", "text", "pair", "label", "split"]
+    assert (len(split.rows), len(split.leaks), split.duplicates, split.rows["id"].nunique()) == (400, 0, 0, 400)
+    assert split.rows.groupby("text")["split"].nunique().max() > 1 < split.rows.groupby("pair")["split"].nunique().max()
+    swapped = split_rows(rows.rename(columns={"text": "pair", "pair": "text"}), make_data())
+    assert set(swapped.rows["id"]).isdisjoint(split.rows["id"])
+
+    held_out, copy = rows.iloc[[0]].assign(split="test"), rows.iloc[[0]].assign(split="train", pair=" SECOND  0")
+    again = split_rows(pd.concat([rows.iloc[1:], held_out, copy], ignore_index=True), make_data())
+    assert again.leaks["pair"].to_list() == [" SECOND  0"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipelines.data.snapshot import snapshot
-from pipelines.data.validate import STAGE, load_split, rows_digest, validate, write_rows
+from pipelines.data.validate import STAGE, load_slices, load_split, rows_digest, validate, write_rows
 from pipelines.digests import canonical_json, digest_file
 from pipelines.errors import DataError, NotInStore
 from pipelines.recipe import Checks
@@ -55,6 +55,40 @@ def test_good_data_make_a_good_report(judge, store, tmp_path):
         assert rows_digest(rows) == report["split_digests"][side]
         kept = pd.read_parquet(load_tree(store, report["split_trees"][side], tmp_path / "cache") / "examples.parquet")
         assert kept.equals(rows)
+
+
+def test_the_values_of_slices_are_kept_beside_the_examples(judge, store, tmp_path, make_data):
+    countries = ["de", "fr", None, ""]
+    rows = [{**row, "country": countries[number % 4], "text2": number} for number, row in enumerate(examples(200))]
+    report, plain = judge(rows, slices=("country",)), judge(rows, cache="other")
+    data = make_data(slices=("country",))
+    found = load_slices(store, report["tree"], data, tmp_path / "cache")["country"]
+    texts = {row["text"]: row["country"] or "(none)" for row in rows}
+    test = load_split(store, report["tree"], "test", tmp_path / "cache")
+    assert found == {example: texts[text] for example, text in zip(test["id"], test["text"], strict=True)}
+    assert set(found.values()) == {"de", "fr", "(none)"}
+    assert report["split_digests"] == plain["split_digests"] and report["split_trees"] == plain["split_trees"]
+    assert load_slices(store, plain["tree"], make_data(), tmp_path / "cache") == {}
+
+
+def test_a_column_that_groups_nothing_is_no_slice(judge):
+    rows = [{**row, "number": number} for number, row in enumerate(examples(200))]
+    with pytest.raises(DataError, match=r"'number' of data\.slices has 200 different values, and at most 100"):
+        judge(rows, slices=("number",))
+    with pytest.raises(DataError, match="no column 'land'"):
+        judge(rows, slices=("land",))
+
+
+def test_pairs_are_judged_and_kept_as_pairs(judge, store, tmp_path):
+    rows = [{"q": f"text {number}", "p": f"pair {number % 3}", "label": "ab"[number % 2]} for number in range(120)]
+    report = judge([*rows, {"q": "text", "p": "", "label": "a"}], text="q", pair="p")
+    assert report["ok"] and report["expectations"] == {"passed": 7, "failed": []}
+    assert report["reasons"] == {"p is shorter than 1 characters": 1}
+    kept = load_split(store, report["tree"], "test", tmp_path / "cache")
+    assert kept.columns.to_list() == ["id", "text", "pair", "label"]
+    assert rows_digest(kept) == report["split_digests"]["test"] != rows_digest(kept.assign(pair="pair 0"))
+    saved = load_tree(store, report["split_trees"]["test"], tmp_path / "cache") / "examples.parquet"
+    assert pd.read_parquet(saved).equals(kept)
 
 
 def test_the_report_has_data_docs_without_paths_of_this_machine(judge, store, tmp_path, monkeypatch):

@@ -108,6 +108,9 @@ def test_without_a_champion_its_gate_is_passed(answered: Answered) -> None:
     (gate,) = verdict.gates
     assert (gate.verdict, gate.estimate, gate.low, gate.high, gate.threshold) == ("passed", None, None, None, None)
     assert verdict.reason == "passed: there is no champion on these labels yet"
+    why = "the champion (version 3) answers other labels, 'a', 'b', so there was no comparison"
+    told = judge(gates(("champion", 1)), {"prompt": answered([True])}, {}, seed=0, no_champion=why)
+    assert (told.verdict, told.reason) == ("passed", f"passed: {why}")
 
 
 @pytest.mark.parametrize(("size", "verdict"), [(999, "passed"), (1000, "passed"), (1001, "refused")])

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.errors import DataError
 from pipelines.evaluation.gates import judge
-from pipelines.evaluation.guards import calibrated, every_label
+from pipelines.evaluation.guards import calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult
 from pipelines.evaluation.scores import Scores
 from pipelines.recipe import Gates
@@ -51,6 +51,24 @@ def test_a_label_below_by_chance_is_inconclusive() -> None:
     gate = floor([90, 55, 7], [10, 45, 3])
     assert gate.verdict == "inconclusive" and "'billing'" in gate.reason and "may by chance be below" in gate.reason
     assert floor([90, 1, 70], [10, 2, 30]).verdict == "inconclusive", "three examples prove nothing"
+
+
+def test_slices_are_guarded_like_labels() -> None:
+    scores = answers([90, 95, 40], [10, 5, 60])
+    values = {example: LABELS[label] for example, label in zip(scores.ids, scores.label, strict=True)}
+    gate = every_slice(scores, "country", values, 0.6, 0.95)
+    told = floor([90, 95, 40], [10, 5, 60])
+    assert gate.name == "accuracy of every country" and gate.verdict == "refused"
+    assert gate.estimate == told.estimate == 0.4
+    assert gate.reason == told.reason.replace("weakest label", "weakest country")
+    assert every_slice(scores, "all", dict.fromkeys(scores.ids, "-"), 0.6, 0.95).estimate == 0.75
+
+
+def test_every_column_has_a_gate_of_its_own() -> None:
+    scores = answers([90, 95, 40], [10, 5, 60])
+    slices = {"country": dict.fromkeys(scores.ids, "de"), "channel": {each: each[-1] for each in scores.ids}}
+    verdict = judge(Gates(per_slice_accuracy=0.6), {"prompt": scores}, {}, seed=0, slices=slices)
+    assert [gate.name for gate in verdict.gates] == ["accuracy of every country", "accuracy of every channel"]
 
 
 def test_the_label_that_is_proven_is_told_although_a_rare_one_looks_worse() -> None:

@@ -16,7 +16,7 @@ def doubled() -> Callable[[Path], Base]:
 
     def doubled(folder: Path) -> Base:
         base = load_base(folder)
-        base.backbone.double()
+        base.whole.double()
         if base.lm_head is not None:
             base.lm_head.double()
         return base
@@ -26,5 +26,5 @@ def doubled() -> Callable[[Path], Base]:
 
 @pytest.fixture
 def base(doubled: Callable[[Path], Base], any_folder: Path) -> Base:
-    """Each of the three bases in turn, in float64."""
+    """Each of the five bases in turn, in float64."""
     return doubled(any_folder)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from pipelines.errors import ArtifactError, BaseModelError, NotInStore
-from pipelines.inference import predictor as predictor_module
+from mlflow_config.package import copy_code
+from pipelines.errors import ArtifactError, BaseModelError, DataError, NotInStore
+from pipelines.inference import mixed
 from pipelines.inference.forward import padded
 from pipelines.inference.predictor import base_from_store, load_predictor
 from pipelines.prompts.artifact import read_proof
@@ -25,8 +28,12 @@ from pipelines.store.trees import save_tree
 
 Mint = Callable[..., Any]
 WORDS = ("password", "invoice")
-KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in ("bert", "gpt2", "llama") for method in PRESETS]
-KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", WORDS)]
+LONG_WORDS = ("password", "credit card")
+BASES = ("bert", "gpt2", "llama", "t5", "bart")
+KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in BASES for method in PRESETS]
+KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", LONG_WORDS)]
+KINDS += [("gpt2", "late", WORDS), ("llama", "lopa", WORDS), ("gpt2", "dept", LONG_WORDS), ("llama", "iapt", WORDS)]
+KINDS += [(base, method, words) for base in BASES[3:] for method in PRESETS for words in (WORDS, LONG_WORDS)]
 
 
 @pytest.fixture
@@ -48,9 +55,59 @@ def test_it_answers_as_the_minted_model_did(
         wanted = torch.cat([minted.tuned(*padded([tokenizer(text)["input_ids"][:32]])) for text in texts])
     loaded = load_predictor(minted.folder, base_folder, minted.digest)
     assert torch.allclose(loaded.logits(texts), wanted, atol=1e-5)
-    monkeypatch.setattr(predictor_module, "BATCH_ROWS", 3)
+    monkeypatch.setattr(mixed, "BATCH_ROWS", 3)
     assert torch.allclose(loaded.logits(texts), wanted, atol=1e-5)
     assert float((wanted - wanted.mean(0)).abs().max()) > 0.01  # the texts do differ
+
+
+@pytest.mark.parametrize(
+    ("base", "template", "words"),
+    [
+        ("bert", "{text}{sep}{pair}", None),
+        ("gpt2", "{text} and {pair}", WORDS),
+        ("t5", "{text}{sep}{pair}", None),
+        ("bart", "{text}{sep}{pair}", LONG_WORDS),
+    ],
+)
+def test_it_answers_pairs(
+    mint_on: Mint, tickets: Any, base: str, template: str, words: Any, request: pytest.FixtureRequest
+) -> None:
+    base_folder = request.getfixturevalue(f"{base}_folder")
+    minted = mint_on(base_folder, "p-tuning-v2", words, template=template)
+    firsts, seconds = ([ticket.text for ticket in tickets(5, seed)] for seed in (9, 4))
+    loaded = load_predictor(minted.folder, base_folder, minted.digest)
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    both = zip(firsts, seconds, strict=True)
+    written = both if "{sep}" in template else [(f"{text} and {pair}",) for text, pair in both]
+    rows = [tokenizer(*texts)["input_ids"] for texts in written]
+    fits = [len(row) <= 32 for row in rows]
+    with torch.no_grad():
+        wanted = torch.cat([minted.tuned(*padded([row])) for row in rows])
+    assert any(fits) and torch.allclose(loaded.logits(firsts, seconds)[fits], wanted[fits], atol=1e-5)
+    assert not torch.allclose(loaded.logits(firsts, seconds), loaded.logits(seconds, firsts), atol=1e-3)
+    assert len(loaded.predict(firsts, seconds)) == 5 and len(set(read_proof(minted.folder).pairs or [])) == 8
+    with pytest.raises(DataError, match="takes two texts per example, but one came"):
+        loaded.predict(firsts)
+
+
+@pytest.mark.parametrize("method", ["late", "lopa", "dept", "iapt"])
+def test_the_code_that_travels_answers_alike(mint_on: Mint, gpt2_folder: Path, tmp_path: Path, method: str) -> None:
+    """As a serving host imports it: a copy of the listed files under another name."""
+    copy_code(tmp_path / "code")
+    name = f"travelled_{method}"
+    spec = importlib.util.spec_from_file_location(name, tmp_path / "code/__init__.py", submodule_search_locations=[])
+    assert spec is not None and spec.loader is not None and spec.submodule_search_locations is not None
+    spec.submodule_search_locations.append(str(tmp_path / "code"))
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        minted, texts = mint_on(gpt2_folder, method), ["my refund again", "login"]
+        travelled = importlib.import_module(f"{name}.inference.predictor")
+        assert Path(travelled.__file__).is_relative_to(tmp_path)
+        answers = travelled.load_predictor(minted.folder, gpt2_folder).logits(texts)
+    finally:
+        for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+            del sys.modules[module]
+    assert torch.equal(answers, load_predictor(minted.folder, gpt2_folder).logits(texts))
 
 
 def test_an_answer_is_the_likeliest_label(minted: Any, tickets: Any) -> None:

@@ -222,6 +222,24 @@ def test_input_embeddings_cannot_express_keys_and_values(prompt_on: Any, target:
     refused(ArtifactError, words, minted.folder, minted.base_folder, "prompt-embeds", target)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("method", "tensors", "place"),
+    [
+        ("late", "'layer_1'", "from one layer on"),
+        ("lopa", "'embeddings', 'gate_u_in'.*", "another for each"),
+        ("dept", "'embeddings', 'offsets_a', 'offsets_b'", "onto its embeddings"),
+        ("iapt", "'pool_down'.*'pool_up_bias'", "another in every layer"),
+    ],
+)
+def test_what_answers_to_the_text_or_enters_late_is_refused(
+    prompt_on: Any, target: Path, layout: str, method: str, tensors: str, place: str
+) -> None:
+    minted = prompt_on("llama", method)
+    words = rf"'{layout}' cannot express the method '{method}': its tensors \[{tensors}\] enter .*{place}.*Serve this"
+    refused(ArtifactError, words, minted.folder, minted.base_folder, layout, target)
+
+
 def on_another_base(minted: Any, base: Path, folder: Path, **card: Any) -> Path:
     """A minted prompt that says it belongs to `base`."""
     files = {path.name: digest_file(path) for path in base.iterdir()}
@@ -352,3 +370,18 @@ def test_an_earlier_export_is_replaced_and_nothing_else(prompt_on: Any, target: 
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     refused(ArtifactError, "is no export of a prompt", first.folder, first.base_folder, "peft", mine)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_no_layout_says_is_refused(
+    layout: str, mint_on: Callable[..., Any], llama_folder: Path, t5_folder: Path, tmp_path: Path
+) -> None:
+    refused = "answers single texts, by a linear head or by label words of one token each"
+    for minted, message in (
+        (mint_on(llama_folder, "prompt-tuning", ("password", "credit card")), refused),
+        (mint_on(llama_folder, "prompt-tuning", template="{text} and {pair}"), refused),
+        (mint_on(t5_folder, "prompt-tuning"), "before the text, in the encoder"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            export(minted.folder, minted.base_folder, layout, tmp_path / "export")
+    assert not (tmp_path / "export").exists()

@@ -11,7 +11,15 @@ from transformers import AutoTokenizer
 
 from pipelines.errors import RecipeError
 from pipelines.inference.forward import Base, load_base
-from pipelines.prompts.initialisation import Origin, prior, start_ids, superposition, superposition_vocabulary, text
+from pipelines.prompts.initialisation import (
+    Origin,
+    inputs,
+    prior,
+    start_ids,
+    superposition,
+    superposition_vocabulary,
+    text,
+)
 from pipelines.prompts.methods import new_prompt
 from pipelines.recipe import Prompt
 
@@ -48,7 +56,7 @@ def test_a_text_is_read_as_it_is_written(tokenizer: Any) -> None:
     assert tokenizer.decode(start_ids(tokenizer, settings, WORDS)) == "my refund again"
 
 
-@pytest.mark.parametrize("init", ["random", "vocabulary", "prior"])
+@pytest.mark.parametrize("init", ["random", "vocabulary", "prior", "inputs"])
 def test_other_starts_need_no_text(tokenizer: Any, init: str) -> None:
     assert start_ids(tokenizer, asked(init=init), WORDS) == []
 
@@ -75,6 +83,15 @@ def test_a_short_text_is_repeated_and_a_long_one_cut(base: Base, ids: Any, fille
     for method in ("prompt-tuning", "p-tuning", "residual"):  # all tables start alike, whatever reads them
         module = new_prompt(base, asked(method, init="labels"), 0, ids)
         assert any(torch.equal(parameter, wanted) for parameter in module.parameters()), method
+
+
+def test_training_texts_start_a_table_as_the_means_of_their_parts(base: Base) -> None:
+    vectors = base.embeddings.weight
+    ids = (7, 9, 11, 7, 30, 8, 6, 5)
+    wanted = torch.stack([vectors[torch.tensor(part)].mean(0) for part in ((7, 9, 11), (7, 30, 8), (6, 5))])
+    assert torch.allclose(inputs(origin(base, asked(tokens=3), ids))["embeddings"], wanted)
+    few = inputs(origin(base, asked(tokens=3), (7, 9)))["embeddings"]
+    assert torch.allclose(few, vectors[torch.tensor([7, 9, 7])])
 
 
 def test_the_prior_has_the_mean_and_the_covariance_of_the_vocabulary(base: Base) -> None:

@@ -33,8 +33,9 @@ def test_a_folded_prompt_answers_as_the_module_that_gave_it(mint_on: Mint, any_f
     """To the bit: what is stored are the tensors that the forward pass reads, with nothing dropped out of them."""
     minted = mint_on(any_folder, method, dropout=0.5)
     stored = read_prompt(minted.folder)
-    assert set(stored.tensors) in ({"embeddings"}, {"keys", "values"})
-    assert bool(stored.tensors.get("keys") is not None) == (stored.card["method"]["injection"] == "key-value")
+    assert set(stored.tensors) == set(minted.tuned.prompt()), "as many as are injected, and no encoder"
+    enters = {"input": {"embeddings"}, "key-value": {"keys"}, "layer": {"layer_1", "pool_queries"}}
+    assert enters[stored.card["method"]["injection"]] & set(stored.tensors)
     rows = padded([[5, 9, 12, 7], [6], [21, 14, 11, 8, 30, 41]])
     folded = Tuned(minted.tuned.base, Direct(stored.tensors), stored.head)
     assert torch.equal(folded(*rows), minted.tuned(*rows))

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_keys_are_found_by_the_beginning_of_the_string(store: Store) -> None:
     assert store.keys("b") == ["b/1/x", "b/10", "b/2", "bc"]
     assert store.keys("b/1") == ["b/1/x", "b/10"]
     assert store.keys("nothing/here") == []
+
+
+def test_items_are_the_keys_with_sizes_and_times(store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)  # an S3 server counts in whole seconds
+    for key in ("b/1/x", "a/b/1"):
+        store.write(key, key.encode() * 100)
+    found = store.items("")
+    assert [(item.key, item.size_bytes) for item in found] == [("a/b/1", 500), ("b/1/x", 500)]
+    assert all(before <= item.written <= datetime.now(UTC) + timedelta(seconds=2) for item in found)
+    assert [item.key for item in store.items("b/")] == ["b/1/x"]
+    assert store.items("nothing/") == []
 
 
 def test_an_empty_store_has_nothing(store: Store) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.digests import canonical_json, digest_bytes, digest_folder
-from pipelines.errors import CorruptObject, NotInStore, StoreError
+from pipelines.errors import CorruptObject, NotInStore, StoreError, TransientError
 from pipelines.store.local import LocalStore
 from pipelines.store.store import Store
 from pipelines.store.trees import (
@@ -24,6 +26,8 @@ from pipelines.store.trees import (
     tree_files,
     tree_key,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -47,6 +51,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def cached(cache: Path) -> list[str]:
+    """What lies in a cache beside the locks."""
+    return [path.name for path in cache.iterdir() if path.name != ".locks"]
+
+
 def test_a_folder_comes_back_as_it_was(store: Store, folder: Path, tmp_path: Path) -> None:
     digest = save_tree(store, folder)
     assert digest == digest_folder(folder) == digest_bytes(store.read(tree_key(digest)))
@@ -54,7 +63,7 @@ def test_a_folder_comes_back_as_it_was(store: Store, folder: Path, tmp_path: Pat
     assert loaded == tmp_path / "cache" / digest
     assert contents(loaded) == contents(folder)
     assert len(store.keys("objects/")) == 4  # two of the five files are equal
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [digest]
+    assert cached(tmp_path / "cache") == [digest]
 
 
 def test_a_tree_is_served_from_the_cache(file_store: LocalStore, folder: Path, tmp_path: Path) -> None:
@@ -91,7 +100,7 @@ def test_a_flipped_byte_in_a_file_is_seen(store: Store, folder: Path, tmp_path: 
         load_tree(store, digest, tmp_path / "cache")
     with pytest.raises(CorruptObject, match=damaged):
         load_bytes(store, damaged)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert cached(tmp_path / "cache") == []
 
 
 def test_a_flipped_byte_in_a_list_is_seen(file_store: LocalStore, folder: Path, tmp_path: Path) -> None:
@@ -122,7 +131,7 @@ def test_a_missing_file_is_named_and_nothing_is_published(file_store: LocalStore
     file_store.delete(missing)
     with pytest.raises(NotInStore, match=missing):
         load_tree(file_store, digest, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert cached(tmp_path / "cache") == []
 
 
 def test_the_list_is_written_last(file_store: LocalStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +162,55 @@ def test_racing_readers_share_one_folder(file_store: LocalStore, folder: Path, t
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(load, range(8))) == {tmp_path / "cache" / digest}
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [digest]
+    assert cached(tmp_path / "cache") == [digest]
     assert contents(tmp_path / "cache" / digest) == contents(folder)
+
+
+def test_of_several_processes_one_fetches(file_store: LocalStore, folder: Path, tmp_path: Path) -> None:
+    """Four processes, and no file of the store is read twice: reading is slowed down, so that they would overlap."""
+    digest = save_tree(file_store, folder)
+    code = (
+        "import sys, time; from pathlib import Path; from pipelines.store.local import LocalStore\n"
+        "from pipelines.store.trees import load_tree\n"
+        "class Slow(LocalStore):\n"
+        "    def download(self, key, path):\n"
+        "        time.sleep(0.2); print(key); super().download(key, path)\n"
+        "load_tree(Slow(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))\n"
+    )
+    command = [sys.executable, "-c", code, str(file_store.folder), digest, str(tmp_path / "cache")]
+    racers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    read = [line for racer in racers for line in racer.communicate()[0].splitlines()]
+    assert all(racer.returncode == 0 for racer in racers)
+    assert len(read) == len(contents(folder))
+    assert contents(tmp_path / "cache" / digest) == contents(folder)
+
+
+def test_a_broken_fetch_goes_on_with_the_next_file(
+    file_store: LocalStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, download, fetched = save_tree(file_store, folder), file_store.download, []
+
+    def break_at_the_third(key: str, path: Path) -> None:
+        fetched.append(key)
+        if len(fetched) == 3:
+            raise TransientError("the line is dead")
+        download(key, path)
+
+    monkeypatch.setattr(file_store, "download", break_at_the_third)
+    with pytest.raises(TransientError):
+        load_tree(file_store, digest, tmp_path / "cache")
+    assert cached(tmp_path / "cache") == [f".fetching-{digest}"]
+    assert load_tree(file_store, digest, tmp_path / "cache") == tmp_path / "cache" / digest
+    assert len(fetched) == len(contents(folder)) + 1, "only the one that failed is fetched twice"
+    assert cached(tmp_path / "cache") == [digest] and contents(tmp_path / "cache" / digest) == contents(folder)
+
+
+def test_what_a_broken_fetch_left_is_not_believed(file_store: LocalStore, folder: Path, tmp_path: Path) -> None:
+    digest = save_tree(file_store, folder)
+    spoilt = tmp_path / "cache" / f".fetching-{digest}" / "a.json"
+    spoilt.parent.mkdir(parents=True)
+    spoilt.write_bytes(b"[]")
+    assert contents(load_tree(file_store, digest, tmp_path / "cache")) == contents(folder)
 
 
 def test_a_cache_that_cannot_be_written_is_named(file_store: LocalStore, folder: Path, tmp_path: Path) -> None:

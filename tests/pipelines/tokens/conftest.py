@@ -28,7 +28,9 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(WORDS, trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     names = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
     folder = tmp_path_factory.mktemp("encoder")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
@@ -71,16 +73,17 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture
-def save_split(store: LocalStore, tmp_path: Path) -> Callable[[Sequence[tuple[str, str]]], str]:
-    """Saves `(text, label)` rows as a split in the store; gives its tree."""
+def save_split(store: LocalStore, tmp_path: Path) -> Callable[[Sequence[tuple[str, ...]]], str]:
+    """Saves `(text, label)` or `(text, pair, label)` rows as a split in the store; gives its tree."""
 
-    def save_split(rows: Sequence[tuple[str, str]]) -> str:
+    def save_split(rows: Sequence[tuple[str, ...]]) -> str:
         folder = tmp_path / "split"
         folder.mkdir(exist_ok=True)
         columns = {
             "id": [f"id {place}" for place in range(len(rows))],
-            "text": [text for text, _ in rows],
-            "label": [label for _, label in rows],
+            "text": [row[0] for row in rows],
+            **({"pair": [row[1] for row in rows]} if len(rows[0]) == 3 else {}),
+            "label": [row[-1] for row in rows],
         }
         pq.write_table(
             pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()}),

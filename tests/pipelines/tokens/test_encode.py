@@ -42,6 +42,14 @@ def test_shards_hold_the_examples_in_their_order(make, store, encoder, tmp_path)
     assert made["mean_tokens"] == pytest.approx(rows.lengths.mean())
 
 
+def test_pairs_become_rows_of_two_segments(make, store, encoder, tmp_path):
+    rows = [("my card", "where is my refund", "money"), ("does not work", "my password", "access")]
+    made = make(rows, Template(text="{text}{sep}{pair}"))
+    read = read_rows(load_tree(store, made["tree"], tmp_path / "cache"))
+    assert list(read.tokens) == [encoder(text, pair)["input_ids"] for text, pair, _ in rows]
+    assert read.labels.tolist() == [1, 0]
+
+
 def test_the_tree_can_be_read_by_datasets(make, store, tmp_path):
     rows = datasets.load_from_disk(str(load_tree(store, make()["tree"], tmp_path / "cache")))
     assert rows.column_names == ["id", "label", "length", "input_ids"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import BaseModelError, RecipeError
+from pipelines.errors import BaseModelError, DataError, RecipeError
 from pipelines.recipe import Template
 from pipelines.tokens.template import encode
 
@@ -91,3 +91,72 @@ def test_special_tokens_that_a_text_spells_out_are_cut_like_its_words(encoder):
     tail = encoder("topic:")["input_ids"][1:]
     assert len(one.input_ids) == 12
     assert one.input_ids[-len(tail) :] == tail
+
+
+# Pairs.
+
+APART = Template(text="{text}{sep}{pair}", max_tokens=24)
+RUNNING = Template(text="it was {text} answer: {pair} topic:", max_tokens=40)
+
+
+def test_a_pair_is_what_the_tokenizer_makes_of_two_segments(encoder):
+    (one,) = encode(encoder, APART, ["where is my refund"], ["my card"])
+    assert one.input_ids == encoder("where is my refund", "my card")["input_ids"] and not one.truncated
+    (turned,) = encode(encoder, Template(text="topic: {pair} it{sep}was {text}"), ["my card"], ["where is my refund"])
+    assert turned.input_ids == encoder("topic: where is my refund it", "was my card")["input_ids"]
+
+
+def test_a_pair_without_a_separator_is_one_running_text(encoder, decoder):
+    for tokenizer in (encoder, decoder):
+        (one,) = encode(tokenizer, RUNNING, ["my card"], ["where"])
+        assert one.input_ids == tokenizer("it was my card answer: where topic:")["input_ids"]
+
+
+def test_a_text_that_looks_like_a_place_is_text(encoder):
+    (one,) = encode(encoder, RUNNING, ["{pair}"], ["{text}{sep}"])
+    assert one.input_ids == encoder("it was {pair} answer: {text}{sep} topic:")["input_ids"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.tuples(st.integers(1, 30), st.integers(1, 30)), limit=st.integers(5, 60))
+def test_of_a_pair_the_longer_text_is_cut_first(encoder, sizes, limit):
+    """Both keep their beginnings; as many as they can, as evenly as they can, the first having the odd one."""
+    words = encoder(["card", "work"], add_special_tokens=False)["input_ids"]
+    assert [len(word) for word in words] == [1, 1]
+    template = Template(text="{text}{sep}{pair}", max_tokens=limit)
+    (one,) = encode(encoder, template, ["card " * sizes[0]], ["work " * sizes[1]])
+    kept = [one.input_ids.count(word[0]) for word in words]
+    assert one.input_ids == encoder("card " * kept[0], "work " * kept[1])["input_ids"]
+    room = limit - 3  # [CLS] and two [SEP]
+    if sum(sizes) <= room:
+        assert kept == list(sizes) and not one.truncated
+    else:
+        half = [min(sizes[0], max(room - sizes[1], (room + 1) // 2)), min(sizes[1], max(room - sizes[0], room // 2))]
+        assert kept == half and sum(kept) == room and one.truncated
+
+
+def test_words_around_a_pair_stay(decoder):
+    (one,) = encode(decoder, RUNNING, [LONG], [LONG])
+    written = decoder.decode(one.input_ids)
+    assert len(one.input_ids) == 40 and one.truncated
+    assert written.startswith("it was where is") and " answer: where is" in written and written.endswith(" topic:")
+
+
+def test_a_pair_without_room_for_both_is_refused(encoder):
+    assert encode(encoder, Template(text="{text}{sep}{pair}", max_tokens=5), [LONG], [LONG])
+    with pytest.raises(RecipeError, match=r"leaves no room.*take 3 of 4 tokens"):
+        encode(encoder, Template(text="{text}{sep}{pair}", max_tokens=4), [LONG], ["my"])
+
+
+def test_a_tokenizer_that_puts_nothing_between_two_texts_is_refused(decoder):
+    with pytest.raises(RecipeError, match=r"asks for {sep}, but this base's tokenizer puts nothing between"):
+        encode(decoder, APART, ["my card"], ["where"])
+
+
+def test_a_template_says_how_many_texts_there_are(encoder):
+    with pytest.raises(DataError, match="takes two texts per example, but one came"):
+        encode(encoder, APART, ["my card"])
+    with pytest.raises(DataError, match="takes one text per example, but two came"):
+        encode(encoder, Template(), ["my card"], ["where"])
+    with pytest.raises(DataError, match="1 first and 2 second texts"):
+        encode(encoder, APART, ["my card"], ["where", "is"])

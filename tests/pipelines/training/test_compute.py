@@ -29,7 +29,7 @@ def test_what_cannot_be_used_is_refused_with_the_known_keys(tmp_path: Path, text
     path = tmp_path / "box.toml"
     path.write_text(text)
     with pytest.raises(
-        RecipeError, match=rf"(?s)'{path}'.*Known keys: workers, device, threads, timeout_s, checkpoint_s"
+        RecipeError, match=rf"(?s)'{path}'.*Known keys: name, workers, device, threads, jobs, timeout_s"
     ):
         load_compute(path)
 

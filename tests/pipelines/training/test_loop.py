@@ -25,6 +25,10 @@ METHODS: dict[str, Any] = {
     "prefix-tuning": Prompt(method="prefix-tuning", tokens=4, hidden=16, rate=0.01, head_rate=0.03),
     "residual": Prompt(method="residual", tokens=4, bottleneck=8, rate=0.03, head_rate=0.03),
     "superpos": Prompt(method="superpos", tokens=4, basis=8, rate=0.03, head_rate=0.03),
+    "late": Prompt(method="late", tokens=4, layer=1, rate=0.3, head_rate=0.03),
+    "lopa": Prompt(method="lopa", tokens=4, hidden=16, rank=2, rate=0.1, head_rate=0.03),
+    "dept": Prompt(method="dept", tokens=2, rank=4, positions=32, rate=0.3, offset_rate=0.03, head_rate=0.03),
+    "iapt": Prompt(method="iapt", tokens=4, rank=4, rate=0.03, head_rate=0.03),
     "lora": Lora(rank=4, rate=0.02),
     "full": Full(rate=3e-3),
     "head_only": HeadOnly(rate=0.1),
@@ -90,7 +94,9 @@ def test_it_learns_repeats_itself_and_leaves_the_base_alone(base: Base, rows: di
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("method", ["p-tuning-v2", "p-tuning", "prefix-tuning", "residual", "superpos"])
+@pytest.mark.parametrize(
+    "method", ["p-tuning-v2", "p-tuning", "prefix-tuning", "residual", "superpos", "late", "lopa", "dept", "iapt"]
+)
 def test_bf16_learns_too(base: Base, rows: dict[str, Rows], method: str) -> None:
     shared = SHARED.model_copy(update={"precision": "bf16"})
     tuned, went = trained(base, METHODS[method], rows, shared)
@@ -143,7 +149,9 @@ def test_the_curve_is_a_few_points_of_the_steps(base: Base, rows: dict[str, Rows
     assert [step for step, _ in went.curve] == list(range(2, 271, 2))
 
 
-def test_the_rate_rises_and_falls_and_the_head_has_its_own(base: Base, rows: dict[str, Rows], monkeypatch: Any) -> None:
+def test_the_rate_rises_and_falls_and_each_part_has_its_own(
+    base: Base, rows: dict[str, Rows], monkeypatch: Any
+) -> None:
     seen: list[list[float]] = []
     step = torch.optim.AdamW.step
 
@@ -152,13 +160,15 @@ def test_the_rate_rises_and_falls_and_the_head_has_its_own(base: Base, rows: dic
         return step(self, *options)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    settings = Prompt(method="p-tuning-v2", tokens=2, rate=0.1, head_rate=0.02, epochs=2)
+    settings = Prompt(
+        method="dept", tokens=2, rank=2, positions=9, rate=0.1, head_rate=0.02, offset_rate=0.05, epochs=2
+    )
     trained(base, settings, rows, Optimisation(batch_size=16, warmup=0.2))
-    body, head = np.array(seen).T
+    body, offsets, head = np.array(seen).T
     rise = np.array([1, 2, 3, 4]) / 4
     assert body[:4] == pytest.approx(0.1 * rise)
     assert body[4:] == pytest.approx(0.1 * (20 - np.arange(4, 20)) / 16)
-    assert head == pytest.approx(0.2 * body)
+    assert head == pytest.approx(0.2 * body) and offsets == pytest.approx(0.5 * body)
 
 
 def test_logits_come_in_the_rows_order_and_validation_agrees_with_them(base: Base, rows: dict[str, Rows]) -> None:

@@ -22,6 +22,10 @@ METHODS = {
     "prefix-tuning": Prompt(method="prefix-tuning", tokens=4, rate=0.1, hidden=6),
     "residual": Prompt(method="residual", tokens=4, rate=0.1, bottleneck=3),
     "superpos": Prompt(method="superpos", tokens=4, rate=0.1, basis=7),
+    "late": Prompt(method="late", tokens=4, rate=0.1, layer=1),
+    "lopa": Prompt(method="lopa", tokens=4, rate=0.1, hidden=6, rank=2),
+    "dept": Prompt(method="dept", tokens=4, rate=0.1, rank=2, positions=5),
+    "iapt": Prompt(method="iapt", tokens=4, rate=0.1, rank=2),
     "lora": Lora(rank=2, rate=1e-3),
     "full": Full(rate=1e-3),
     "head_only": HeadOnly(rate=0.1),
@@ -31,20 +35,49 @@ ROWS = padded([[5, 9, 12, 7], [6], [21, 14, 11, 8, 30, 41]])
 
 @pytest.fixture
 def base(any_folder: Path) -> Base:
-    """Each of the three bases in turn."""
+    """Each of the five bases in turn."""
     return load_base(any_folder)
 
 
+def methods_on(base: Base) -> set[str]:
+    """T5's layers give more than hidden states, so that nothing enters between them."""
+    return METHODS.keys() - ({"late", "iapt"} if base.backbone.config.model_type == "t5" else set())
+
+
 def tuned_by(base: Base, method: str, classes: int = 3) -> Tuned:
+    if method not in methods_on(base):
+        pytest.skip("refused, as test_methods.py shows")
     return tune(base, METHODS[method], linear_head(base, classes, seed=0), seed=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trained_tensor_gets_a_gradient(base: Base, method: str) -> None:
-    tuned = tuned_by(base, method)
-    with torch.no_grad():  # LoRA's second factor starts at zero, which hides the first one's gradient
+    all_get_gradients(tuned_by(base, method))
+    untouched = [each for each in tuned_by(base, method).parameters() if not each.requires_grad]
+    assert bool(untouched) == (method != "full")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"head_only"}))
+def test_every_trained_tensor_gets_a_gradient_from_label_words(
+    name: str, method: str, request: pytest.FixtureRequest
+) -> None:
+    base = load_base(request.getfixturevalue(f"{name}_folder"))
+    head = {"word_ids": torch.tensor([[7, 9], [8, -1], [11, 12]])}
+    if base.seq2seq is not None:
+        head["opening"] = torch.tensor([0])
+    if method not in methods_on(base):
+        pytest.skip("refused, as test_methods.py shows")
+    tuned = tune(base, METHODS[method], head, seed=0)
+    all_get_gradients(tuned)
+    if base.seq2seq is not None and method in ("lora", "full"):  # the decoder learns with the encoder
+        assert any("decoder" in name for name, _ in tuned.trained())
+
+
+def all_get_gradients(tuned: Tuned) -> None:
+    with torch.no_grad():  # LoRA's and DePT's second factors start at zero, which hides the first one's gradient
         for name, parameter in tuned.trained():
-            if "lora_B" in name:
+            if "lora_B" in name or "offsets_b" in name:
                 parameter.normal_()
     nn.functional.cross_entropy(tuned(*ROWS), torch.tensor([0, 1, 2])).backward()
     for name, parameter in tuned.trained():
@@ -52,9 +85,7 @@ def test_every_trained_tensor_gets_a_gradient(base: Base, method: str) -> None:
         # Softmax does not feel what is added to all keys alike: a key's bias alone is never learnt.
         if not name.endswith(("key.bias", "k_proj.bias")):
             assert float(parameter.grad.abs().max()) > 0, name
-    untouched = [parameter for parameter in tuned.parameters() if not parameter.requires_grad]
-    assert all(parameter.grad is None for parameter in untouched)
-    assert bool(untouched) == (method != "full")
+    assert all(parameter.grad is None for parameter in tuned.parameters() if not parameter.requires_grad)
 
 
 def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
@@ -62,7 +93,8 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
     layer = base.layers[0]
     prefix = 2 * len(base.layers) * 4 * layer.kv_heads * layer.head_width
     whole = sum(parameter.numel() for parameter in base.backbone.parameters())
-    wide = {"bert": [(d, d)] * 2, "gpt2": [(d, 3 * d)], "llama": [(d, d), (d, 2 * 8)]}  # in, out of what is updated
+    wide = {name: [(d, d)] * 2 for name in ("bert", "t5", "bart")}  # in, out of what is updated
+    wide |= {"gpt2": [(d, 3 * d)], "llama": [(d, d), (d, 2 * 8)]}
     lora = sum(2 * (a + b) for a, b in wide[base.backbone.config.model_type]) * len(base.layers)
     lstm = sum(2 * 4 * 3 * (read + 3 + 2) for read in (d, 6))  # two ways, four gates, 3 wide; a second layer over both
     wanted = {
@@ -73,26 +105,30 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
         "prefix-tuning": 4 * d + (d + 1) * 6 + (6 + 1) * prefix // 4,
         "residual": 4 * d + 2 * d * 3 + 2 * d,
         "superpos": 4 * 7 + 4 * 7 * d,
+        "late": 4 * d,
+        "lopa": 4 * d + 2 * (d + 1) * 6 + (6 + 1) * (4 + d) * 2,
+        "dept": 4 * d + (5 + d) * 2,
+        "iapt": len(base.layers) * (4 * 2 + (d + 1) * 2 + (2 + 1) * d),
         "lora": lora,
         "full": whole,
         "head_only": 0,
     }
     assert wanted.keys() == METHODS.keys()
-    for method, numbers in wanted.items():
-        assert tuned_by(base, method).trainable_params() == numbers + head, method
+    for method in methods_on(base):
+        assert tuned_by(base, method).trainable_params() == wanted[method] + head, method
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_baseline_works_on_a_copy_of_the_base(base: Base, method: str) -> None:
-    before = {name: weight.clone() for name, weight in base.backbone.state_dict().items()}
+    before = {name: weight.clone() for name, weight in base.whole.state_dict().items()}
     states = [tuned_by(base, method) for _ in range(2)]
     with torch.no_grad():
         for _, parameter in states[0].trained():
             parameter.add_(1.0)
-    after = base.backbone.state_dict()
+    after = base.whole.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
-    assert not any(parameter.requires_grad for parameter in base.backbone.parameters())
-    shared = {id(parameter) for parameter in base.backbone.parameters()}
+    assert not any(parameter.requires_grad for parameter in base.whole.parameters())
+    shared = {id(parameter) for parameter in base.whole.parameters()}
     for tuned in states:
         assert shared.isdisjoint(id(parameter) for parameter in tuned.parameters())
     assert not torch.equal(states[0](*ROWS), states[1](*ROWS))
@@ -125,7 +161,7 @@ def test_a_verbaliser_trains_no_head(gpt2_folder: Path) -> None:
 
 
 def test_what_was_stored_goes_back(base: Base) -> None:
-    for method in METHODS:
+    for method in methods_on(base):
         first, second = tuned_by(base, method).eval(), tuned_by(base, method).eval()
         with torch.no_grad():
             for _, parameter in first.trained():

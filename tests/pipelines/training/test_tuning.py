@@ -22,10 +22,11 @@ from pipelines.recipe import Baselines, BasePin, Data, Full, HeadOnly, Lora, Opt
 from pipelines.store.trees import load_tree
 from pipelines.training import tuning
 from pipelines.training.compute import Compute
+from pipelines.training.job import TrainJob
 from pipelines.training.loop import logits_of
 from pipelines.training.shards import read_rows
 from pipelines.training.tuned import linear_head, tune
-from pipelines.training.tuning import minting_digest, train_all
+from pipelines.training.tuning import job_for, minting_digest, train_all
 
 RECIPE = Recipe(
     name="tickets",
@@ -194,14 +195,15 @@ def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(bert_folder: Path)
 
 
 def test_checkpoints_go_by_the_memo_and_are_no_part_of_it(place: Any, tmp_path: Path) -> None:
-    folders = {split: place.folders[split] for split in ("train", "validation")}
-    (job, *_) = tuning._jobs(RECIPE, place.base, place.shards, folders)
+    def asked(recipe: Recipe) -> TrainJob:
+        return job_for(recipe, "prompt", place.base, place.base_folder, place.store, place.shards, place.cache)
+
+    job = asked(RECIPE)
     inputs = tuning._inputs(job, place.base, place.shards)
     assert "checkpoints" not in inputs
     assert tuning._inputs(job.model_copy(update={"checkpoints": tmp_path}), place.base, place.shards) == inputs
     changed = RECIPE.model_copy(update={"prompt": RECIPE.prompt.model_copy(update={"rate": 0.2})})
-    (other, *_) = tuning._jobs(changed, place.base, place.shards, folders)
-    assert tuning._inputs(other, place.base, place.shards) != inputs
+    assert tuning._inputs(asked(changed), place.base, place.shards) != inputs
 
 
 def test_checkpoints_are_removed_with_those_that_were_given_up(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several soft prompts tuned in one forward pass: seeds, rates and starts side by side on one frozen base.
+"""Several soft prompts tuned together, in one forward pass: seeds, rates and starts side by side on one frozen base.
 
 Rows of one batch may carry different prompts. Each prompt keeps what it has alone: the order of its rows, its head, its
 optimizer, its clipping and its schedule; so each ends as it would alone, up to rounding.
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, features, read_once
+from pipelines.inference.features import features
+from pipelines.inference.forward import Base, read_once
+from pipelines.inference.label_words import must_be_read
 from pipelines.recipe import Optimisation, Prompt
 from pipelines.training.batches import epoch_batches, sorted_batches
 from pipelines.training.loop import CURVE_POINTS, Trained, cross_entropy, new_optimizer, new_schedule
@@ -168,6 +170,14 @@ def _checked(members: Sequence[Member], shared: Optimisation) -> int:
     shapes = {tuple((name, tuple(tensor.shape)) for name, tensor in _prompt(member).items()) for member in members}
     epochs = {member.settings.epochs or shared.epochs for member in members}
     bases = {id(member.tuned.base) for member in members}
+    names = {name for shape in shapes for name, _ in shape}
+    if names not in ({"embeddings"}, {"keys", "values"}) or must_be_read(
+        members[0].tuned.base, members[0].tuned.head_tensors()
+    ):
+        raise RecipeError(
+            f"Prompts of {sorted(names)!r} with their head do not train in one forward pass; prompts before the text "
+            "that are the same for every text do, with a linear head or label words of one token on a decoder."
+        )
     if len(shapes) != 1 or len(epochs) != 1 or len(bases) != 1:
         raise RecipeError(
             f"Prompts of shapes {sorted(shapes)!r} with {sorted(epochs)!r} epochs on {len(bases)} bases do not fit "

@@ -14,7 +14,7 @@ from pipelines.inference.forward import Base, load_base
 from pipelines.recipe import Optimisation, Prompt
 from pipelines.training.loop import train
 from pipelines.training.shards import Rows
-from pipelines.training.sweep import Member, train_together
+from pipelines.training.together import Member, train_together
 from pipelines.training.tuned import linear_head, tune
 
 SHARED = Optimisation(epochs=2, batch_size=8, warmup=0.2)
@@ -31,10 +31,10 @@ def some_rows(n: int, seed: int) -> Rows:
 ROWS, VALIDATION = some_rows(28, 1), some_rows(13, 2)  # the last batch of each order is a short one
 
 
-@pytest.fixture
-def base(any_folder: Path) -> Base:
-    """Each of the three bases in turn, in float64."""
-    base = load_base(any_folder)
+@pytest.fixture(params=["bert", "gpt2", "llama"])
+def base(request: pytest.FixtureRequest) -> Base:
+    """Each of three bases in turn, in float64."""
+    base = load_base(request.getfixturevalue(f"{request.param}_folder"))
     base.backbone.double()
     if base.lm_head is not None:
         base.lm_head.double()

@@ -1,0 +1,212 @@
+"""The routes. What they take and give is in schemas.py; what every request passes first is in guard.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+import promptmint
+from pipelines.errors import BaseModelError
+from promptmint.serving import schemas
+from promptmint.serving.batching import QueueFull
+from promptmint.serving.guard import Guard
+from promptmint.serving.limits import STREAMS
+from promptmint.serving.schemas import Opening, Problem, Question, Questions
+from promptmint.serving.served import Answered, NotServed, Standing
+from promptmint.serving.service import Service, canonical
+
+PAGE = Path(__file__).with_name("page.html")
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+
+TOKEN = Depends(HTTPBearer(auto_error=False))  # described here; the guard is who checks it
+WITHOUT: dict[int | str, dict[str, Any]] = {401: {"model": Problem, "description": "No token, or none that is known"}}
+REFUSED: dict[int | str, dict[str, Any]] = {
+    **WITHOUT,
+    400: {"model": Problem, "description": "The body is not JSON in UTF-8"},
+    403: {"model": Problem, "description": "This client may not ask this prompt"},
+    404: {"model": Problem, "description": "No such prompt is served"},
+    413: {"model": Problem, "description": "The body is too large"},
+    422: {"model": Problem, "description": "The JSON is not what it should be"},
+    429: {"model": Problem, "description": "Too many rows wait; Retry-After says when to come back"},
+    503: {"model": Problem, "description": "The server is about to stop"},
+}
+
+EVENTS = 'data: {"text": " refund"}\n\nevent: end\ndata: {"prompt": "replies@champion", "version": 2}\n\n'
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application of a service."""
+    app = FastAPI(
+        title="promptmint", version=promptmint.__version__, docs_url=None, redoc_url=None,
+        description="Soft prompts on one frozen base; every answer names the version that gave it.",
+    )  # fmt: skip
+    app.state.service = service
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(AnyHTTPException)(_problem)
+    app.exception_handler(Exception)(_failed)
+    token = [TOKEN] if service.access else []
+    listed = {status: REFUSED[status] for status in (*WITHOUT, 503)}
+    app.add_api_route("/v1/predict", predict, methods=["POST"], responses=REFUSED, dependencies=token)
+    app.add_api_route("/v1/batch", batch, methods=["POST"], responses=REFUSED, dependencies=token)
+    if service.served.writes:
+        app.add_api_route(
+            "/v1/generate", generate, methods=["POST"], response_class=StreamingResponse, dependencies=token,
+            responses={**REFUSED, 200: {"content": {"text/event-stream": {"example": EVENTS}}}},
+        )  # fmt: skip
+    app.add_api_route("/v1/prompts", prompts, responses=listed, dependencies=token)
+    app.add_api_route("/health", health)
+    app.add_api_route("/ready", ready, responses={503: {"model": schemas.Readiness, "description": "It is leaving"}})
+    app.add_api_route("/metrics", metrics, response_class=Response, responses=WITHOUT, dependencies=token)
+    app.add_api_route("/", page, response_class=HTMLResponse, include_in_schema=False)
+    app.add_middleware(Guard, service=service)
+    return app
+
+
+async def predict(question: Question, request: Request) -> schemas.Reply:
+    """Answer one text."""
+    return (await _answered(request, [question]))[0]
+
+
+async def batch(questions: Questions, request: Request) -> schemas.Replies:
+    """Answer several texts together, of one prompt or of many; rows of one prompt are answered by one version."""
+    return schemas.Replies(answers=await _answered(request, questions.rows))
+
+
+async def generate(opening: Opening, request: Request) -> StreamingResponse:
+    """Write on after a text, as server-sent events: `data: {"text": ...}` for each piece, then `event: end`."""
+    service, reference = _service(request), canonical(opening.prompt)
+    _admit(request, [(reference, opening.text)])
+    if service.streams > STREAMS:
+        raise HTTPException(429, f"{STREAMS} texts are being written on, and no more may be.", {"Retry-After": "1"})
+    try:
+        standing, pieces = await run_in_threadpool(
+            service.served.generate, reference, opening.text, opening.max_new_tokens
+        )
+    except BaseModelError as error:
+        raise HTTPException(422, str(error)) from None
+    _tell(request, versions={reference: standing.version})
+    end = {"prompt": reference, "version": standing.version, "prompt_digest": standing.digest}
+    return StreamingResponse(_events(pieces, end), media_type="text/event-stream")
+
+
+async def _events(pieces: Iterator[str], end: dict[str, Any]) -> AsyncIterator[str]:
+    """The pieces as server-sent events, and at last who wrote them."""
+    async for piece in iterate_in_threadpool(pieces):
+        yield f"data: {json.dumps({'text': piece})}\n\n"
+    yield f"event: end\ndata: {json.dumps(end)}\n\n"
+
+
+async def prompts(request: Request) -> schemas.Prompts:
+    """Which prompts the client may ask, and the version each stands for now."""
+    standings = _service(request).served.standings().values()
+    allowed = [standing for standing in standings if _may_ask(request, standing.name)]
+    return schemas.Prompts(prompts=[_described(standing) for standing in sorted(allowed, key=lambda s: s.reference)])
+
+
+async def health() -> schemas.Health:
+    """Whether the process lives."""
+    return schemas.Health()
+
+
+async def ready(request: Request, response: Response) -> schemas.Readiness:
+    """Whether to send requests here; 503 while the server drains."""
+    service = _service(request)
+    response.status_code = 503 if service.draining else 200
+    stale = sorted(each.reference for each in service.served.standings().values() if each.stale)
+    return schemas.Readiness(status="draining" if service.draining else "ready", stale=stale)
+
+
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def page() -> HTMLResponse:
+    """A page to try the prompts on, by hand."""
+    return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+async def _answered(request: Request, questions: list[Question]) -> list[schemas.Reply]:
+    """A reply per question, all of them from one batch."""
+    service = _service(request)
+    rows = [(canonical(question.prompt), question.text) for question in questions]
+    _admit(request, rows)
+    try:
+        answers = await asyncio.wrap_future(service.batcher.submit(rows))
+    except QueueFull as full:
+        raise HTTPException(429, str(full), {"Retry-After": str(full.retry_after_s)}) from None
+    except NotServed as gone:  # while it waited
+        raise HTTPException(404, str(gone)) from None
+    _tell(request, versions={each.standing.reference: each.standing.version for each in answers})
+    for each in answers:
+        service.metrics.rows.labels(each.standing.reference, each.standing.version).inc()
+    return [_reply(each) for each in answers]
+
+
+def _admit(request: Request, rows: list[tuple[str, str]]) -> None:
+    """Let the client ask these prompts these texts, if it may and if they are served; note that it did."""
+    service = _service(request)
+    _tell(request, prompts=Counter(reference for reference, _ in rows))
+    if service.options.log_texts:
+        _tell(request, texts=[text for _, text in rows])
+    for reference in dict.fromkeys(reference for reference, _ in rows):
+        if not _may_ask(request, reference.partition("@")[0]):
+            raise HTTPException(403, f"This token may not ask {reference!r}.")
+        if reference not in service.served.standings():
+            raise HTTPException(404, f"No prompt {reference!r} is served here; GET /v1/prompts lists what you may ask.")
+
+
+def _tell(request: Request, **more: Any) -> None:
+    """Add to what the logs will say of this request."""
+    request.scope["state"]["told"].update(more)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _may_ask(request: Request, name: str) -> bool:
+    client = request.scope["state"].get("client")
+    return client is None or client.may_ask(name)
+
+
+def _reply(answered: Answered) -> schemas.Reply:
+    standing, answer = answered.standing, answered.answer
+    return schemas.Reply(
+        prompt=standing.reference, version=standing.version, prompt_digest=standing.digest, label=answer.label,
+        probability=answer.probability, probabilities=answer.probabilities,
+    )  # fmt: skip
+
+
+def _described(standing: Standing) -> schemas.Described:
+    return schemas.Described(
+        prompt=standing.reference, version=standing.version, prompt_digest=standing.digest,
+        base_digest=standing.base_digest, labels=list(standing.labels), proven_within=standing.proven_within,
+        since=standing.since, stale=standing.stale,
+    )  # fmt: skip
+
+
+async def _invalid(request: Request, error: Any) -> JSONResponse:
+    """What is wrong with the body, by its place in it; the body itself is not repeated."""
+    wrong = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+    return JSONResponse({"detail": "; ".join(wrong[:5])}, 422)
+
+
+async def _problem(request: Request, error: Any) -> JSONResponse:
+    return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "The server failed at this; its logs say how."}, 500)

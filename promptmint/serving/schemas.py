@@ -1,0 +1,111 @@
+"""What goes in and out over HTTP; the OpenAPI description and its examples are made of these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptmint.serving.limits import NEW_TOKENS, REQUEST_ROWS, TEXT_CHARS
+
+ASKED = {"prompt": "ticket-routing", "text": "My card was charged twice"}
+GIVEN = {
+    "prompt": "ticket-routing@champion",
+    "version": 3,
+    "prompt_digest": "f4270fd6bf5f7b7ff2b4b6b4d1a9f8f25d3a3e1b1c0e4f0a9d8c7b6a59483726",
+    "label": "billing",
+    "probability": 0.974,
+    "probabilities": {"billing": 0.974, "shipping": 0.026},
+}
+
+
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [example]})
+
+
+class Question(BaseModel):
+    """A text, and the prompt to answer it: NAME (its champion), NAME@champion, NAME@challenger or NAME@VERSION."""
+
+    model_config = _shown(ASKED)
+
+    prompt: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(@(champion|challenger|[1-9][0-9]*))?$", max_length=200)]
+    text: Annotated[str, Field(min_length=1, max_length=TEXT_CHARS)]
+
+
+class Questions(BaseModel):
+    """Texts for any of the prompts, answered together."""
+
+    model_config = _shown({"rows": [ASKED, {"prompt": "ticket-routing@2", "text": "Where is my parcel?"}]})
+
+    rows: Annotated[list[Question], Field(min_length=1, max_length=REQUEST_ROWS)]
+
+
+class Opening(Question):
+    """A text to write on after, and how far."""
+
+    model_config = _shown({**ASKED, "max_new_tokens": 40})
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=NEW_TOKENS)] = 64
+
+
+class Reply(BaseModel):
+    """A label with its probability, and exactly which prompt gave it."""
+
+    model_config = _shown(GIVEN)
+
+    prompt: str
+    version: int
+    prompt_digest: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Replies(BaseModel):
+    """An answer per row, in the order of the rows."""
+
+    model_config = _shown({"answers": [GIVEN]})
+
+    answers: list[Reply]
+
+
+class Described(BaseModel):
+    """One prompt that is served: what it stands for, since when, and why it may be out of date."""
+
+    prompt: str
+    version: int
+    prompt_digest: str
+    base_digest: str
+    labels: list[str]
+    proven_within: Annotated[float, Field(description="largest difference of a logit when its proof was replayed here")]
+    since: Annotated[str, Field(description="ISO 8601, UTC")]
+    stale: Annotated[str | None, Field(description="why registry or store could not be asked; null: it is up to date")]
+
+
+class Prompts(BaseModel):
+    """Everything that the asking client may ask."""
+
+    prompts: list[Described]
+
+
+class Health(BaseModel):
+    """The process lives."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Whether to send requests here. `stale` names prompts that go on with their last known good version."""
+
+    model_config = _shown({"status": "ready", "stale": []})
+
+    status: Literal["ready", "draining"]
+    stale: list[str]
+
+
+class Problem(BaseModel):
+    """Why there is no answer, in a sentence."""
+
+    model_config = _shown({"detail": "No prompt 'ticket-rooting@champion' is served here."})
+
+    detail: str

@@ -1,0 +1,70 @@
+"""New data at a recipe's source made an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.events.schemas.events import Event, Resource
+
+from pipelines.data import arrivals
+from pipelines.digests import short
+from pipelines.errors import TransientError
+from pipelines.recipe import Recipe
+from pipelines.runs import unchanged
+from pipelines.store.store import the_store
+from tasks.retrying import RETRYING
+
+EVENT = "promptmint.data.arrived"  # prefect.yaml waits for it
+
+
+@task(task_run_name="look at {recipe.name}", **RETRYING)
+def look(recipe: Recipe) -> dict[str, str] | None:
+    """What lies at the recipe's source now, file by file; None where it is what was announced last."""
+    return arrivals.changed_marks(the_store(), recipe)
+
+
+@task(task_run_name="announce {recipe.name}", **RETRYING)
+def announce(recipe: Recipe, found: dict[str, str]) -> str:
+    """One event for data that have lain still since they were found, and what was done, in words.
+
+    What was minted from these very data needs no event. The event is written down after it was taken by the server:
+    where the two are torn apart the next look tells it again, and the second run ends as unchanged.
+    """
+    store = the_store()
+    snapshot = arrivals.settled_snapshot(recipe, found)
+    if snapshot is None:
+        return "still being written"
+    if not arrivals.is_new(store, recipe, snapshot):
+        said = f"touched, still {short(snapshot)}"
+    elif unchanged(store, recipe, snapshot):
+        said = f"minted already, {short(snapshot)}"
+    else:
+        emit(recipe.name, snapshot)
+        said = f"new, {short(snapshot)}"
+    arrivals.remember(store, recipe, found, snapshot)
+    return said
+
+
+@task(task_run_name="publish look")
+def publish_look(found: dict[str, str]) -> None:
+    """What a look at the sources found, as a table in Prefect's UI."""
+    table: list[dict[str, Any]] = [{"Recipe": name, "Data": said} for name, said in found.items()]
+    create_table_artifact(table, key="watch", description="What lay at the recipes' sources")
+
+
+def emit(recipe: str, snapshot: str) -> None:
+    """Tell the Prefect server that a snapshot has arrived. Raises `TransientError` where it does not take the event."""
+    event = Event(
+        event=EVENT,
+        resource=Resource({"prefect.resource.id": f"promptmint.recipe.{recipe}", "promptmint.snapshot": snapshot}),
+        payload={"recipe": recipe, "snapshot": snapshot},
+    )
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("POST", "/events", json=[event.model_dump(mode="json")])
+    except httpx.HTTPError as error:
+        raise TransientError(f"Prefect did not take the event {EVENT!r} of {recipe!r}: {error}. Try again.") from error

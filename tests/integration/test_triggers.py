@@ -1,0 +1,192 @@
+"""Retraining nobody watches, on real servers: data arrive, a run follows, a champion stands; servers and runs die."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import pytest
+
+from pipelines.promotion import ledger
+from pipelines.store.store import the_ledger
+from promptmint import servers
+
+RUN_S = 280  # what a tiny run may take on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def served(place: Any, workshop: Any) -> dict[str, Any]:
+    """The servers of a place whose deployments know the workshop's recipes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTMINT_RECIPES", str(workshop.folder / "recipes"))
+        patch.setenv("PROMPTMINT_COMPUTE", str(workshop.folder / "compute.toml"))
+        found = servers.up(place.home, place.prefect_port, place.mlflow_port)
+    schedule = place.deployments()["watch"]
+    place.post(f"/deployments/{schedule['id']}", {"paused": True}, method="PATCH")  # the test says when to look
+    return found
+
+
+def versions() -> list[tuple[str, int]]:
+    """What the ledger says, in its order."""
+    return [(entry.action, entry.version) for entry in ledger.read(the_ledger(), "orchard")]
+
+
+def alias(place: Any) -> str:
+    path = "/api/2.0/mlflow/registered-models/alias?name=orchard&alias=champion"
+    return str(json.loads(place.get(path, place.mlflow_port))["model_version"]["version"])
+
+
+def arrived(payload: dict[str, str], snapshot: str) -> dict[str, Any]:
+    """An event as anybody can send it."""
+    return {
+        "id": str(uuid.uuid4()),
+        "event": "promptmint.data.arrived",
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "promptmint.recipe.orchard", "promptmint.snapshot": snapshot},
+        "payload": payload,
+    }
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A page of a browser without a window; patient, because the machine may be busy."""
+    api = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or pytest.skip("Chromium is not installed")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        page = opened.new_page()
+        page.set_default_timeout(120_000)
+        yield page
+        opened.close()
+
+
+class TestTriggers:
+    """One story, told in order."""
+
+    def test_a_file_dropped_becomes_a_champion(
+        self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("monday.csv", 400, seed=1)
+        look = place.run("watch", recipes=["orchard"], settle_s=1)
+        until(lambda: place.ended(look), RUN_S)
+        assert place.look(look)["state_name"] == "Completed"
+        told = time.monotonic()
+        (run,) = until(lambda: place.flow_runs("retrain-on-new-data"), 30)
+        until(lambda: place.look(run["id"])["state_name"] not in ("Scheduled", "Late", "Pending"), 60)
+        print(f"from the event to the run: {time.monotonic() - told:.1f} s")
+        assert run["parameters"] == {"recipe": "orchard"}
+        until(lambda: place.ended(run["id"]), RUN_S)
+        assert place.look(run["id"])["state_name"] == "Completed"
+        assert versions() == [("registered", 1), ("promoted", 1)]
+        assert alias(place) == "1"
+
+    def test_many_events_of_one_snapshot_train_nothing(
+        self, place: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        before = len(place.flow_runs("retrain-on-new-data"))
+        events = [arrived({"recipe": "orchard"}, snapshot="again") for _ in range(500)]
+        for start in range(0, 500, 25):
+            place.post("/events", events[start : start + 25])
+        by_hand = [place.run("retrain", recipe="orchard") for _ in range(2)]
+        until(lambda: len(place.flow_runs("retrain-on-new-data")) > before, RUN_S)
+        until(lambda: all(place.ended(run) for run in by_hand), RUN_S)
+        runs = place.flow_runs("retrain-on-new-data")[before:]
+        until(lambda: all(place.ended(run["id"]) for run in runs), RUN_S)
+        assert {place.look(run)["name"] for run in [*by_hand, *(each["id"] for each in runs)]} == {"orchard: unchanged"}
+        assert len(runs) == 1
+        assert versions() == [("registered", 1), ("promoted", 1)]
+        (link,) = place.post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["orchard-earlier-run"]}}})
+        assert "/runs/flow-run/" in link["data"]
+
+    @pytest.mark.parametrize("payload", [{"recipe": "../recipes/orchard.toml"}, {}], ids=["forged", "missing"])
+    def test_a_forged_event_fails_and_says_why(
+        self, place: Any, served: Any, until: Callable[..., Any], payload: dict[str, str]
+    ) -> None:
+        known = {run["id"] for run in place.flow_runs("retrain-on-new-data")}
+        place.post("/events", [arrived(payload, snapshot=str(len(payload)))])
+        new = until(lambda: {run["id"] for run in place.flow_runs("retrain-on-new-data")} - known, 60)
+        (run,) = new
+        until(lambda: place.ended(run), RUN_S)
+        state = place.look(run)["state"]
+        assert state["name"] == "Failed" and "There is no recipe named" in state["message"]
+
+    def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
+        self, place: Any, workshop: Any, served: dict[str, Any], until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("tuesday.csv", 400, seed=2)
+        run = place.run("retrain", recipe="orchard")
+        until(lambda: self.training(place), RUN_S)
+        os.kill(served["prefect"]["pid"], signal.SIGKILL)
+        time.sleep(3)
+        again = servers.up(place.home, place.prefect_port, place.mlflow_port)
+        assert [again[name]["already_running"] for name in ("prefect", "worker")] == [False, True]
+        until(lambda: place.ended(run), RUN_S)
+        assert place.look(run)["state_name"] == "Completed"
+        assert versions()[2:] == [("registered", 2), ("promoted", 2)]
+        assert alias(place) == "2"
+
+    def test_the_next_in_line_goes_on_when_a_run_is_killed(
+        self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("wednesday.csv", 400, seed=3)
+        first = place.run("retrain", recipe="orchard")
+        worker = until(lambda: self.training(place), RUN_S)
+        second = place.run("retrain-scheduled", recipe="orchard")
+        until(lambda: place.look(second)["state_name"] == "Running", RUN_S)
+        self.flow_process(worker).kill()
+        until(lambda: place.look(first)["state_name"] == "Crashed", 60)
+        until(lambda: place.ended(second), RUN_S)
+        assert place.look(second)["state_name"] == "Completed"
+        assert versions()[4:] == [("registered", 3), ("promoted", 3)]
+
+    @pytest.mark.browser
+    def test_a_person_clicks_run(self, place: Any, served: Any, until: Callable[..., Any]) -> None:
+        deployment = place.deployments()["retrain"]["id"]
+        known = {run["id"] for run in place.flow_runs("retrain")}
+        with chromium() as page:
+            page.goto(f"http://127.0.0.1:{place.prefect_port}/deployments/deployment/{deployment}/run")
+            page.get_by_text("Name of the recipe").wait_for()
+            page.locator("textarea").first.fill("orchard")
+            page.get_by_role("button", name="Submit").click()
+            (run,) = until(lambda: {run["id"] for run in place.flow_runs("retrain")} - known, 60)
+        assert place.look(run)["parameters"]["recipe"] == "orchard"
+        until(lambda: place.ended(run), RUN_S)
+        assert place.look(run)["name"] == "orchard: unchanged"
+
+    def test_a_run_that_takes_too_long_is_ended_with_its_workers(
+        self, place: Any, workshop: Any, served: Any, until: Callable[..., Any]
+    ) -> None:
+        workshop.deliver("thursday.csv", 400, seed=4)
+        hasty = workshop.folder / "hasty.toml"
+        hasty.write_text((workshop.folder / "compute.toml").read_text() + "run_timeout_s = 3\n")
+        run = place.run("retrain", recipe="orchard", compute=str(hasty))
+        until(lambda: place.ended(run), RUN_S)
+        state = place.look(run)["state"]
+        assert state["name"] == "Failed" and "longer than run_timeout_s = 3" in state["message"]
+        assert self.training(place) is None
+        assert len(versions()) == 6
+
+    def training(self, place: Any) -> psutil.Process | None:
+        """A process that trains in this place."""
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("PROMPTMINT_HOME") == str(place.home)
+                if ours and "pipelines.training.worker" in process.cmdline():
+                    return process
+            except psutil.Error:
+                continue
+        return None
+
+    def flow_process(self, worker: psutil.Process) -> psutil.Process:
+        """The process of the flow run that a training belongs to."""
+        return next(each for each in worker.parents() if any("prefect" in word for word in each.cmdline()[:4]))

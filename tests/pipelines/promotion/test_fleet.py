@@ -1,0 +1,86 @@
+"""Every recipe on a line: folded from its ledger, sorted, and quickly where there are a thousand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.digests import canonical_json
+from pipelines.errors import LedgerError
+from pipelines.promotion.fleet import Standing, fleet
+from pipelines.promotion.ledger import Entry, entry_key, names, promote, register, roll_back
+from pipelines.store.local import LocalStore
+
+ROOT = Path(__file__).parents[3]
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_nothing_was_registered(store: LocalStore) -> None:
+    assert names(store) == [] and fleet(store) == []
+
+
+def test_a_line_says_who_reigns_since_when_who_waits_and_how_the_last_one_fared(
+    store: LocalStore, registered: Callable[..., Entry]
+) -> None:
+    registered(store, 1)
+    registered(store, 2)
+    promote(store, "tickets", 1, who="ann", why="", now=NOON)
+    promote(store, "tickets", 2, who="ann", why="")
+    back = roll_back(store, "tickets", who="bob", why="slow")
+    registered(store, 3)
+    last = registered(store, 4, "refused")
+    other = register(store, "mail", 1, prompt_digest="x", verdict="inconclusive", run_key="r", who="flow", why="")
+    assert fleet(store) == [
+        Standing("mail", None, None, None, "inconclusive", other.at),
+        Standing("tickets", 1, back.at, 3, "refused", last.at),
+    ]
+
+
+def test_a_damaged_ledger_is_named(store: LocalStore, registered: Callable[..., Entry]) -> None:
+    registered(store, 1)
+    registered(store, 2)
+    store.delete(entry_key("tickets", 1))
+    with pytest.raises(LedgerError, match="'tickets' has a gap"):
+        fleet(store)
+
+
+def thousand(folder: Path) -> None:
+    """A thousand recipes of four entries each, written without waiting for the disk as a store does."""
+    for number in range(1000):
+        name, entries = f"recipe-{number:04d}", list[Entry]()
+        for sequence, action in enumerate(("registered", "promoted", "registered", "registered"), 1):
+            entry = Entry(
+                sequence=sequence, name=name, action=action, version=max(1, sequence - 1), prompt_digest="0" * 64,
+                verdict="passed", run_key=f"run-{sequence}", who="flow", why="scored", at=NOON.isoformat(),
+                previous_digest=entries[-1].digest if entries else None,
+            )  # fmt: skip
+            entries.append(entry)
+            path = folder / entry_key(name, sequence)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(canonical_json(entry.model_dump(mode="json")))
+
+
+def test_a_thousand_recipes_are_listed_while_a_person_waits(tmp_path: Path) -> None:
+    """The whole command, Python's own start included. Two seconds are promised; the bound is for busy machines."""
+    thousand(tmp_path / "store")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROMPTMINT_STORE": f"file://{tmp_path}/store"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "promptmint.cli", "status", "--json"], env=environment, capture_output=True, check=True
+    )
+    seconds = time.perf_counter() - start
+    recipes = json.loads(done.stdout)["recipes"]
+    assert [each["name"] for each in recipes] == [f"recipe-{number:04d}" for number in range(1000)]
+    assert recipes[7] == {
+        "name": "recipe-0007", "champion": 1, "champion_since": NOON.isoformat(), "challenger": 3,
+        "last_verdict": "passed", "last_registered": NOON.isoformat(),
+    }  # fmt: skip
+    assert seconds < 5, seconds
