@@ -41,7 +41,6 @@ class Group:
 class Packing:
     """Where the N text positions of a batch lie in its B rows of T positions."""
 
-    shape: tuple[int, int]  # B, T
     places: Tensor  # [N], the numbers of the text positions among B * T
     columns: Tensor  # [N], the place of each in its own row
     last: Tensor  # [B], the numbers of the rows' last text positions among N
@@ -56,9 +55,7 @@ def pack(mask: Tensor) -> Packing:
     rows, columns = order[text // longest], text % longest
     ends = lengths.cumsum(0)
     last = put(ends - 1, order, len(order))
-    return Packing(
-        (len(mask), longest), rows * longest + columns, columns, last, tuple(_groups(lengths.tolist(), order, columns))
-    )
+    return Packing(rows * longest + columns, columns, last, tuple(_groups(lengths.tolist(), order, columns)))
 
 
 def _groups(lengths: list[int], order: Tensor, columns: Tensor) -> list[Group]:
