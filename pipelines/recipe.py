@@ -82,7 +82,7 @@ class Data(Section):
         for key, names in (("labels", self.labels), ("slices", self.slices)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key} must differ, got {list(names)!r}")
-        if self.text in self.slices:
+        if {self.text, self.pair} & set(self.slices):
             raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
         if self.pair == self.text:
             raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")

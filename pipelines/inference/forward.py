@@ -292,8 +292,7 @@ def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
     """
     if "pool_queries" in prompt:
         return _generated_throughout(base, input_ids, mask, prompt), mask
-    if "gate_u_in" in prompt:
-        prompt = {"embeddings": gated(prompt, encoding(base, input_ids, mask))}
+    prompt = opened(base, input_ids, mask, prompt)
     if (layer := entered_layer(prompt)) is not None:
         below = states_at(base, input_ids, mask, layer)
         return states_from(base, below, mask, layer, prompt[f"layer_{layer}"]), mask
@@ -383,6 +382,13 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
 def encoding(base: Base, input_ids: Tensor, mask: Tensor) -> Tensor:
     """What the base itself makes of each text, [B, d]: pooled hidden states, no prompt anywhere. It never changes."""
     return pooled(_run(base, input_ids=input_ids, attention_mask=mask), mask, base.pooling)
+
+
+def opened(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A prompt behind a gate as the vectors [B, P, d] that each text opens it to; other prompts as they are."""
+    if "gate_u_in" not in prompt:
+        return prompt
+    return {"embeddings": gated(prompt, encoding(base, input_ids, mask))}
 
 
 def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:

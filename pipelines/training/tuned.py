@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipelines.errors import RecipeError, listed
 from pipelines.inference.forward import Base, class_scores, hidden_states, pooled
-from pipelines.inference.label_words import word_scores
+from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.methods import new_prompt
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
@@ -88,6 +88,11 @@ def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, 
     """
     match settings:
         case Prompt():
+            if settings.method == "iapt" and base.decoder and must_be_read(base, head):
+                raise RecipeError(
+                    "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label word "
+                    "of several tokens too. Choose label words of one token each, or another method."
+                )
             return Tuned(base, new_prompt(base, settings, seed, start_ids), head).to(base.device)
         case Lora():
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state

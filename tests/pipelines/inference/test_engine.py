@@ -31,7 +31,10 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 PAIRS = "{text}{sep}{pair}"
 TWO = ("my login again", "why does nobody answer my question")
-LABEL_WORDS = {"label words": {"method": "p-tuning-v2", "tokens": 2, "words": WORDS}}
+LABEL_WORDS = {
+    "label words": {"method": "p-tuning-v2", "tokens": 2, "words": WORDS},
+    "long label words": {"method": "prompt-tuning", "tokens": 2, "words": ("password", "credit card")},
+}
 
 
 def alone(folder: Path, base_folder: Path) -> Predictor:
@@ -66,7 +69,7 @@ def test_a_mixed_batch_answers_as_each_prompt_alone(
 ) -> None:
     """Methods, lengths, heads and numbers of classes differ; so do the texts."""
     engine = Engine(any_folder)
-    kinds = KINDS | (LABEL_WORDS if engine.base.decoder else {})
+    kinds = KINDS | (LABEL_WORDS if engine.base.lm_head is not None else {})
     minted = {name: mint_on(any_folder, **kind) for name, kind in kinds.items()}
     folders = {name: each.folder for name, each in minted.items()}
     folders["five classes"] = with_classes(minted["keys"], tmp_path / "five", 5)

@@ -216,6 +216,7 @@ def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
 
 def test_what_a_late_prompt_stands_before_is_computed_once(base: Base) -> None:
     """Kept for other prompts and other batches, and no gradient asks the layers below anything."""
+    prompt_for(base, "late")  # not on every base
     kept = [states_at(base, *padded([row]), 1)[0] for row in ROWS]
     assert not any(states.requires_grad for states in kept)
     again, mask = nn.utils.rnn.pad_sequence(kept, batch_first=True), padded(ROWS)[1]
@@ -260,7 +261,7 @@ def test_every_layer_reads_a_prompt_made_of_the_text_before_it(base: Base, any_f
     """Against the model run layer by layer, each on the prompt that the formula gives, written out for one row."""
     prompt, model = prompt_for(base, "generator"), reference(any_folder)
     kind = base.backbone.config.model_type
-    layers = {"bert": lambda: model.encoder.layer, "gpt2": lambda: model.h, "llama": lambda: model.layers}[kind]()
+    layers = model.encoder.layer if kind == "bert" else model.h if kind == "gpt2" else model.layers
     made: list[Tensor] = []
 
     def before(layer: int) -> Any:

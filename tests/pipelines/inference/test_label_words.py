@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from pipelines.inference.forward import Base, class_scores, load_base, padded
+from pipelines.inference.forward import Base, class_scores, encoding, load_base, padded
+from pipelines.inference.instance import gated
 from pipelines.inference.label_words import word_scores
 
 P = 3
@@ -145,3 +146,18 @@ def test_a_language_model_is_needed(bert_folder: Path) -> None:
     for words in ([7, 9], [[7, 9], [8, 1]]):
         with pytest.raises(ValueError, match="needs a base with a language-model head"):
             word_scores(load_base(bert_folder), *padded(ROWS), {}, {"word_ids": torch.tensor(words)})
+
+
+@torch.no_grad()
+def test_a_gate_is_opened_by_the_text_alone(doubled: Callable[[Path], Base], gpt2_folder: Path) -> None:
+    """What the base says of a label word has no part in its own prompt."""
+    base, generator = doubled(gpt2_folder), torch.Generator().manual_seed(3)
+    shapes = {"embeddings": (P, 32), "gate_u_in": (5, 32), "gate_u_out": (P * 2, 5), "gate_v_in": (5, 32)}
+    shapes |= {"gate_v_out": (64, 5), "gate_u_in_bias": (5,), "gate_u_out_bias": (P * 2,)}
+    shapes |= {"gate_v_in_bias": (5,), "gate_v_out_bias": (64,)}
+    prompt = {name: torch.randn(shape, generator=generator).double() for name, shape in shapes.items()}
+    found = word_scores(base, *padded(ROWS), prompt, head_for(base))
+    for row, scores in zip(ROWS, found, strict=True):
+        ids, mask = padded([row])
+        own = {"embeddings": gated(prompt, encoding(base, ids, mask))[0]}
+        assert torch.allclose(word_scores(base, ids, mask, own, head_for(base))[0], scores, rtol=0, atol=1e-9)

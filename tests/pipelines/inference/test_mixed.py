@@ -124,7 +124,7 @@ def test_logits_come_in_the_order_of_the_requests(
     found = logits(base, tokenizer, requests)
     for (prompt, _), row, alone in zip(requests, found, wanted, strict=True):
         assert row.shape == (len(prompt.labels),)
-        assert torch.allclose(row, alone, rtol=0, atol=1e-5)
+        assert torch.allclose(row, alone, rtol=0, atol=1e-4)
     assert logits(base, tokenizer, []) == []
 
 

@@ -68,6 +68,10 @@ def test_every_trained_tensor_gets_a_gradient_from_label_words(
         head["opening"] = torch.tensor([0])
     if method not in methods_on(base):
         pytest.skip("refused, as test_methods.py shows")
+    if method == "iapt" and base.decoder:
+        with pytest.raises(RecipeError, match=r"iapt makes its prompt of all that a decoder reads.*one token each"):
+            tune(base, METHODS[method], head, seed=0)
+        return
     tuned = tune(base, METHODS[method], head, seed=0)
     all_get_gradients(tuned)
     if base.seq2seq is not None and method in ("lora", "full"):  # the decoder learns with the encoder
@@ -192,6 +196,8 @@ def test_the_bases_own_dropout_is_on_for_full_fine_tuning_alone(base: Base, meth
 @pytest.mark.parametrize("method", [name for name, each in METHODS.items() if isinstance(each, Prompt | Lora)])
 def test_a_methods_own_dropout_is_on_while_it_trains(base: Base, method: str) -> None:
     settings = METHODS[method].model_copy(update={"dropout": 0.5})
+    if method not in methods_on(base):
+        pytest.skip("refused, as test_methods.py shows")
     tuned = tune(base, settings, linear_head(base, 3, 0), 0)
     with torch.no_grad():
         for _, parameter in tuned.trained():
