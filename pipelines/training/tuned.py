@@ -90,8 +90,8 @@ def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, 
         case Prompt():
             if settings.method == "iapt" and base.decoder and must_be_read(base, head):
                 raise RecipeError(
-                    "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label word "
-                    "of several tokens too. Choose label words of one token each, or another method."
+                    "iapt makes its prompt of all that a decoder reads, and of a label word of several tokens it would "
+                    "read the beginning too. Choose label words of one token each, or another method."
                 )
             return Tuned(base, new_prompt(base, settings, seed, start_ids), head).to(base.device)
         case Lora():
