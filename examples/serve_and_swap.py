@@ -216,7 +216,7 @@ def register(name: str, artifact: Path, digest: str, base_digest: str, method: s
     """The version under which a prompt now stands in the registry and in the ledger, as if its gates had passed."""
     (artifact / "provenance.json").write_text("{}")
     record = {
-        "run_key": digest, "verdict": "passed", "prompt_digest": digest, "base_digest": base_digest,
+        "run_key": digest, "verdict": "passed", "reason": "drawn", "prompt_digest": digest, "base_digest": base_digest,
         "data_digest": "none", "recipe_digest": "none", "artifact": save_tree(the_store(), artifact),
         "settings": {"prompt": {"method": method}}, "scores": {}, "trained": {},
     }  # fmt: skip

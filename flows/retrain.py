@@ -104,7 +104,7 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         trained = train(settings, base, shards, compute)
     with _timed(seconds, "score"):
         scores = score(settings, base, shards, trained, compute)
-        reigning = score_champion(settings, report["split_trees"]["test"], compute)
+        reigning = score_champion(settings, key, report["split_trees"]["test"], compute)
         if reigning.scores:
             scores["champion"] = reigning.scores
     with _timed(seconds, "judge"):

@@ -2,7 +2,7 @@
 
 These must stay, each with every tree and object that it names, by its digest:
 
-    runs/ and bases/           the record of every run, and every base that was pinned
+    runs/, bases/ and watch/   the record of every run, every base that was pinned, the data that were announced last
     versions                   of the ledger and of the registry
     memos                      of a stage that costs little, if what it was made from stays; of a training, if its
                                result stays: a run names it
@@ -26,6 +26,7 @@ from pipelines.store.store import Item, Store
 from pipelines.store.trees import object_key, tree_key
 
 KINDS = ("memo", "trees", "objects")  # in the order of removal; whatever else lies in the store is left alone
+ROOTS = ("runs/", "bases/", "watch/")
 COSTLY = ("memo/train/",)
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
@@ -59,7 +60,7 @@ def find(
     young = {key for key, item in items.items() if item.written > oldest_young}
     named = set(registered)
     _refuse_unknown_versions(store, ledgers, named)
-    for key in (*store.keys("runs/"), *store.keys("bases/")):
+    for key in (key for root in ROOTS for key in store.keys(root)):
         named |= _named(store, key)
     for key in young:
         named |= digests(key) if key.startswith("objects/") else digests(key) | _named(store, key)

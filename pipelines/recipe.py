@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,7 +83,7 @@ class Data(Section):
         for key, names in (("labels", self.labels), ("slices", self.slices)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key} must differ, got {list(names)!r}")
-        if self.text in self.slices:
+        if {self.text, self.pair} & set(self.slices):
             raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
         if self.pair == self.text:
             raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
@@ -423,7 +424,9 @@ class Recipe(Section):
         if self.sweep and self.data.split is None and not self.data.validation_fraction:
             raise ValueError("a sweep chooses by the validation split: set data.validation_fraction above 0")
         for method, change in self.sweep.combinations() if self.sweep else ():
-            changed(self, method, change)
+            settled = changed(self, method, change).model_copy(update={"sweep": None})
+            with _in_one_line(f"sweep.{method}: {change!r} is not possible"):
+                Recipe.model_validate(settled.model_dump())
         return self
 
     @model_serializer(mode="wrap")
@@ -448,16 +451,22 @@ def changed(recipe: Recipe, method: str, change: Mapping[str, Any]) -> Recipe:
     kept = settings.model_dump(exclude_unset=True)
     if "method" in new:
         kept = {key: value for key, value in kept.items() if not any(key in keys for keys in OWN_KEYS.values())}
-    try:
+    with _in_one_line(f"sweep.{method}: {dict(change)!r} is not possible"):
         settled = type(settings).model_validate({**kept, **new})
         seed = TypeAdapter(Seed).validate_python(change.get("seed", recipe.seed))
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ValueError(f"sweep.{method}: {dict(change)!r} is not possible: {problem}") from None
     part = {"prompt": settled} if method == "prompt" else {
         "baselines": recipe.baselines.model_copy(update={method: settled})
     }  # fmt: skip
     return recipe.model_copy(update={"seed": seed, **part})
+
+
+@contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """The first problem that validation finds in here, as one line that begins with `what`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(f"{what}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -99,6 +99,8 @@ def show_fleet(console: Console, recipes: Sequence[Mapping[str, Any]], now: date
     ]  # fmt: skip
     columns = ("Recipe", "Champion", "For", "Challenger", "Last verdict", "Ago")
     console.print(_table(f"{len(recipes):,} recipe{'s' * (len(recipes) > 1)}", columns, rows))
+    for trouble in filter(None, (each["trouble"] for each in recipes)):
+        console.print(f"[red]{escape(trouble)}[/]")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from prefect import task
@@ -57,17 +58,21 @@ class Reigning:
 
 
 @task(task_run_name="score champion", **RETRYING)
-def score_champion(recipe: Recipe, test_tree: str, compute: Compute) -> Reigning:
-    """The reigning champion scored on the same examples, on its own base, where it answers the same labels."""
+def score_champion(recipe: Recipe, run_key: str, test_tree: str, compute: Compute) -> Reigning:
+    """The reigning champion scored on the same examples, on its own base, where it answers the same labels.
+
+    A run that was interrupted after its own promotion is compared with the champion before it, as it was then.
+    """
     from pipelines.evaluation.scoring import Contender, score_all
 
     store = the_store()
     entries = ledger.read(the_ledger(), recipe.name)
-    champion, sequence = ledger.state(entries).champion, len(entries)
+    before = list(takewhile(lambda entry: entry.run_key != run_key or entry.action == "registered", entries))
+    champion, sequence = ledger.state(before).champion, len(entries)
     if champion is None:
         return Reigning(None, NO_CHAMPION, sequence)
-    run_key = next(entry.run_key for entry in entries if entry.version == champion)
-    record = finished(store, recipe.name, run_key)
+    of_champion = next(entry.run_key for entry in entries if entry.version == champion)
+    record = finished(store, recipe.name, of_champion)
     if record is None:
         why_not = f"the store has no record of the champion's run (version {champion}), so there was no comparison"
         return Reigning(None, why_not, sequence)

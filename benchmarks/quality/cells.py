@@ -36,6 +36,10 @@ GRID: dict[str, dict[str, Any]] = {  # four settings each
     "prefix-tuning": {"rate": [1e-3, 5e-3], "hidden": [64, 256]},
     "residual": {"rate": [0.03, 0.3], "bottleneck": [32, 128]},
     "superpos": {"rate": [0.01, 0.1], "init": ["vocabulary", "random"]},
+    "late": {"rate": [0.03, 0.3], "layer": [2, 4]},
+    "lopa": {"rate": [3e-3, 1e-2], "hidden": [64, 256]},
+    "dept": {"rate": [0.03, 0.3], "offset_rate": [1e-3, 1e-2]},
+    "iapt": {"rate": [1e-3, 5e-3], "rank": [8, 32]},
     "lora": {"rate": [5e-4, 1e-3, 2e-3, 4e-3]},
     "full": {"rate": [5e-5, 1e-4, 2e-4, 4e-4]},
     "head_only": {"rate": [3e-3, 1e-2, 3e-2, 1e-1]},
@@ -90,8 +94,9 @@ def recipe_for(name: str, base: str, table: Path) -> Recipe:
     return recipe
 
 
-def sweep_of(method: str) -> Sweep:
-    """The settings that one method may try."""
+def sweep_of(method: str, name: str) -> Sweep:
+    """The settings that one method may try on a set."""
     if method in BASELINES:
         return Sweep(**{method: (GRID[method],)})
-    return Sweep(prompt=({"method": method, **GRID[method]},))
+    all_of_the_text = {"positions": SETS[name].max_tokens} if method == "dept" else {}
+    return Sweep(prompt=({"method": method, **GRID[method], **all_of_the_text},))

@@ -47,7 +47,7 @@ from pipelines.data.validate import validate
 from pipelines.digests import canonical_json
 from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
-from pipelines.recipe import Recipe
+from pipelines.recipe import Recipe, Sweep
 from pipelines.settings import cache_folder, home
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
@@ -81,7 +81,7 @@ def run_cell(name: str, base: str, data: Path) -> None:
     """Search and final runs of one cell; what is kept already is left alone."""
     cell = f"{name}-{base}"
     searching = Place(recipe_for(name, base, table(name, data, SEARCH_ROWS)))
-    boards = {method: search(cell, method, searching) for method in GRID}
+    boards = {method: search(cell, method, sweep_of(method, name), searching) for method in GRID}
     best = sorted(PRESETS, key=lambda method: -boards[method][0]["validation_accuracy"])[:FINALISTS]
     final = Place(recipe_for(name, base, table(name, data, TRAIN_ROWS)))
     for seed in SEEDS:
@@ -125,11 +125,11 @@ class Place:
         }  # fmt: skip
 
 
-def search(cell: str, method: str, place: Place) -> list[dict[str, Any]]:
+def search(cell: str, method: str, asked: Sweep, place: Place) -> list[dict[str, Any]]:
     """The leaderboard of one method's settings, best first."""
     path = RESULTS / f"search-{cell}-{method}.json"
     if not path.exists():
-        recipe = place.recipe.model_copy(update={"sweep": sweep_of(method), "seed": SEEDS[0]})
+        recipe = place.recipe.model_copy(update={"sweep": asked, "seed": SEEDS[0]})
         board = sweep(
             place.store, recipe, place.base, place.base_folder, place.shards, load_compute(), cache_folder(),
             on_news=lambda news: None, on_result=lambda name, reused: None,

@@ -19,7 +19,7 @@ from pipelines.training.job import ScoreJob
 from pipelines.training.launch import News, launch
 from pipelines.training.shards import read_rows
 
-STAGE = Stage("score", 2)
+STAGE = Stage("score", 3)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,19 @@ Every block of a transformer takes hidden states first and gives hidden states. 
 them on any base, and what stands around the blocks, masks and positions, stays the base's own: the pass below keeps
 what the next block would have read, and the pass above begins with it, each leaving the other's blocks out.
 
-This file travels inside every packaged model and imports nothing of promptmint.
+This file travels inside every packaged model and imports nothing of promptmint by its absolute name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
+
+from .packing import put, take
 
 Forward = Callable[..., Tensor]
 Change = Callable[[Tensor], Tensor]
@@ -35,6 +38,31 @@ def running(blocks: Sequence[nn.Module], forwards: Sequence[Forward]) -> Iterato
     finally:
         for block in blocks:
             vars(block).pop("forward", None)
+
+
+@contextmanager
+def only_at(block: nn.Module | None, places: Tensor) -> Iterator[None]:
+    """Let a block's MLP run at some of its positions [B * T] alone; elsewhere it gives zeros, for nobody to read.
+
+    A block without one that is known to take each position alone is left as it is.
+    """
+    mlp: Any = getattr(block, "mlp", None)
+    alone = mlp is not None and len(signature(mlp.forward).parameters) == 1
+    shape: list[int] = []
+
+    def before(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        shape[:] = inputs[0].shape[:2]
+        return take(inputs[0].flatten(0, 1), places)[None]
+
+    def after(_: nn.Module, inputs: tuple[Tensor], made: Tensor) -> Tensor:
+        return put(made[0], places, shape[0] * shape[1]).reshape(*shape, -1)
+
+    hooks = [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)] if alone else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def left_out(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -36,11 +36,13 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .blocks import block_of, keeping, left_out, reading, running
+from .blocks import block_of, keeping, left_out, only_at, reading, running
 from .instance import gated, generated, with_offsets
+from .packing import Packing, take
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
 SHORT = 256  # positions
+Prefix = tuple[Tensor, Tensor, Tensor | None]  # keys, values, and which of them a row has
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Base:
     layers: tuple[AttentionLayer, ...]  # of the backbone
     seq2seq: Any = None  # an encoder-decoder as a whole; its encoder is the backbone
     separator: int | None = None  # the token that ends a segment, where the base tells the first from the second
+    packs: bool = False  # whether rows of different lengths may run without their padding: see `features.py`
 
     @property
     def whole(self) -> Any:
@@ -120,13 +123,21 @@ def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
         part.eval()
         part.requires_grad_(False)
         part.to(device)
-    return Base(backbone, lm_head, decoder, _attention_layers(backbone), seq2seq, _separator(folder, config))
+    layers, packs = _attention_layers(backbone), decoder and _sees_all(config)
+    return Base(backbone, lm_head, decoder, layers, seq2seq, _separator(folder, config), packs)
 
 
 def _is_decoder(config: Any) -> bool:
     """Whether a checkpoint was trained left to right, by the class that it names."""
     names = config.architectures or []
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+def _sees_all(config: Any) -> bool:
+    """Whether every position of a decoder sees all before it, in every layer: no sliding windows, no chunks."""
+    kinds = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return window is None and all(kind == "full_attention" for kind in kinds)
 
 
 def _separator(folder: Path, config: Any) -> int | None:
@@ -146,22 +157,43 @@ def _attention(
     """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one.
 
     A prefix is keys and values, each [H_kv, P, d_h] for all rows or [B, H_kv, P, d_h], and which of them a row has,
-    [B, P], where rows differ in that.
+    [B, P], where rows differ in that. Where the module carries a packing, queries, keys and values are [1, H, N, d_h],
+    and rows of like lengths are attended together.
     """
     if _watch is not None:
         _watch.append((module, key, value))
-    prefix: tuple[Tensor, Tensor, Tensor | None] | None = getattr(module, "soft_prefix", None)
+    prefix: Prefix | None = getattr(module, "soft_prefix", None)
+    packing: Packing | None = getattr(module, "soft_packing", None)
+    if packing is None:
+        return _attend(module, query, key, value, attention_mask, prefix, options), None
+    flat, made = [part.transpose(1, 2) for part in (query, key, value)], []
+    for group in packing.groups:
+        own, length = prefix, group.shape[1]
+        if prefix is not None and prefix[0].dim() == 4:  # a prompt per row
+            own = (take(prefix[0], group.rows), take(prefix[1], group.rows), prefix[2])
+        queries, keys, values = (group.apart(part).transpose(1, 2) for part in flat)
+        mask = None if attention_mask is None else attention_mask[:, :, :length, :length]
+        made.append(group.together(_attend(module, queries, keys, values, mask, own, options)))
+    return torch.cat(made, dim=1), None
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: Prefix | None,
+    options: dict[str, Any],
+) -> Tensor:  # fmt: skip
+    """What queries [B, H, T, d_h] take from a prefix and from the text, [B, T, H, d_h]."""
     if prefix is not None:
         keys, values, present = prefix
         rows, tokens = query.shape[0], keys.shape[-2]
-        attention_mask = _mask_with_prefix(module, attention_mask, query, key, tokens, present, options)
+        mask = _mask_with_prefix(module, mask, query, key, tokens, present, options)
         key = torch.cat([keys.to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
         value = torch.cat([values.to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
-        options["is_causal"] = False  # where causality matters the mask above says so
+        options = {**options, "is_causal": False}  # where causality matters the mask above says so
         if options.get("position_bias") is not None:  # T5 knows places by a bias on scores [1, H, T_q, T_kv]
             options["position_bias"] = nn.functional.pad(options["position_bias"], (tokens, 0))  # a prefix has none
     with sdpa_kernel(_kernels(query, key)):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        attended: Tensor = sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+    return attended
 
 
 def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
@@ -232,15 +264,16 @@ def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
     What stands before a text in a decoder does not depend on the text: reading it once costs P positions, and not P
     for every row. An encoder reads in both directions, so its prompts among the input embeddings stay as they are.
+    Several prompts [K, P, d] are read in one pass, to keys and values [L, K, H_kv, P, d_h].
     """
     if not base.decoder or set(prompt) != {"embeddings"} or len({_shape(layer) for layer in base.layers}) > 1:
         return prompt
     embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
-    seen = _watched(base.backbone, inputs_embeds=embeddings[None], use_cache=False)
-    return {
-        "keys": torch.cat([key for _, key, _ in seen]),
-        "values": torch.cat([value for _, _, value in seen]),
-    }
+    several = embeddings.dim() == 3
+    with only_at(base.layers[-1].block, torch.arange(0, device=base.device)):  # its last states are of no use
+        seen = _watched(base.backbone, inputs_embeds=embeddings if several else embeddings[None], use_cache=False)
+    join = torch.stack if several else torch.cat
+    return {"keys": join([key for _, key, _ in seen]), "values": join([value for _, _, value in seen])}
 
 
 def _shape(layer: AttentionLayer) -> tuple[int, int]:
@@ -370,9 +403,12 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
         raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
     if head["word_ids"].dim() > 1 or base.seq2seq is not None:
         raise ValueError("These label words are scored by reading them: use word_scores in the place of class_scores.")
-    words = head["word_ids"]  # only the label words' rows of the vocabulary are multiplied
+    words, weight = head["word_ids"], base.lm_head.weight
     bias = getattr(base.lm_head, "bias", None)
-    return nn.functional.linear(features, base.lm_head.weight[words], None if bias is None else bias[words])
+    if 2 * len(words) > len(weight):
+        return nn.functional.linear(features, weight, bias)[:, words]
+    # Only the label words' rows of the vocabulary are multiplied.
+    return nn.functional.linear(features, weight[words], None if bias is None else bias[words])
 
 
 # What depends on the text, and what enters between layers.

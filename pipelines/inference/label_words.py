@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from .forward import Base, class_scores, hidden_states, opened, pooled, read
+from .features import features
+from .forward import Base, class_scores, hidden_states, opened, read
 
 Says = Callable[[Sequence[int]], Tensor]  # from n tokens said so far, logits [B, n + 1, vocabulary] of what is next
 
@@ -52,7 +53,7 @@ def word_scores(
     """
     words = head["word_ids"]
     if not must_be_read(base, head):
-        return class_scores(base, pooled(hidden_states(base, input_ids, mask, prompt), mask, "last"), head)
+        return class_scores(base, features(base, input_ids, mask, prompt, "last"), head)
     if base.seq2seq is None:
         prompt = opened(base, input_ids, mask, prompt)  # by the text alone, not by what is said after it
         says: Says = partial(_says_after_text, base, input_ids, mask, prompt)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pipelines.errors import LedgerError
 from pipelines.promotion.ledger import Entry, names, read, state
 from pipelines.store.store import Store
 
@@ -22,20 +23,13 @@ class Standing:
     challenger: int | None
     last_verdict: str | None  # of the version that was registered last
     last_registered: str | None
+    trouble: str | None = None  # why its ledger cannot be read; nothing else is known then
 
 
 def fleet(store: Store) -> list[Standing]:
-    """Every recipe in the ledger, sorted by name.
-
-    Raises:
-        LedgerError: a ledger is damaged; the message says which.
-    """
-    known = names(store)
+    """Every recipe in the ledger, sorted by name. One whose ledger is damaged hides none of the others."""
     with ThreadPoolExecutor(AT_ONCE) as readers:
-        return [
-            standing(name, entries)
-            for name, entries in zip(known, readers.map(lambda n: read(store, n), known), strict=True)
-        ]
+        return list(readers.map(lambda name: _standing(store, name), names(store)))
 
 
 def standing(name: str, entries: Sequence[Entry]) -> Standing:
@@ -51,3 +45,10 @@ def standing(name: str, entries: Sequence[Entry]) -> Standing:
         last_verdict=registered.verdict if registered else None,
         last_registered=registered.at if registered else None,
     )
+
+
+def _standing(store: Store, name: str) -> Standing:
+    try:
+        return standing(name, read(store, name))
+    except LedgerError as error:
+        return Standing(name, None, None, None, None, None, trouble=str(error))

@@ -31,6 +31,28 @@ def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch:
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
+def micro_batches(rows: NDArray[np.int64], lengths: NDArray[np.int64], tokens: int) -> list[NDArray[np.int64]]:
+    """A batch's rows, sorted by length and cut into parts of at most `tokens` positions each, padding counted.
+
+    At least one part of at least one row. Together they are the batch: what the sum of their losses is differentiated
+    to is the batch's own gradient.
+
+    Args:
+        rows: row numbers of the batch, [B].
+        lengths: tokens of every row of the data, [n].
+        tokens: the most positions of one part, however many rows; 0: no bound, one part in the given order.
+    """
+    if not tokens:
+        return [rows]
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    parts, start = [], 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or (end + 1 - start) * lengths[rows[end]] > tokens:
+            parts.append(rows[start:end])
+            start = end
+    return parts
+
+
 def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     """Batches for scoring: every row once, longest first, so that memory is asked for at the start."""
     rows = np.argsort(-lengths, kind="stable")

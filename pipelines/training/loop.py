@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.errors import DivergedError
 from pipelines.recipe import Method, Optimisation
-from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
+from pipelines.training.batches import epoch_batches, in_rows_order, micro_batches, sorted_batches
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
 from pipelines.training.frozen import Features, Head, features_of, only_head
 from pipelines.training.shards import Rows
-from pipelines.training.state import Epoch
+from pipelines.training.state import Epoch, generators
 from pipelines.training.tuned import Tuned, train_mode
 
 Report = Callable[[dict[str, Any]], None]
@@ -51,6 +54,7 @@ def train(
     validation: Rows,
     report: Report,
     keeper: Keeper | None = None,
+    micro_tokens: int = 0,
 ) -> Trained:
     """Tune in place on `rows`, keeping the last epoch's weights unless `validation` proves an earlier one's better.
 
@@ -63,6 +67,7 @@ def train(
         validation: the split that has a say in which epoch counts.
         report: called with the state of things about twice a second.
         keeper: of this training's checkpoints; none: nothing is kept, and nothing is gone on with.
+        micro_tokens: of which batches are cut into micro-batches, whose gradients are summed; 0: batches stay whole.
 
     Raises:
         DivergedError: the loss is no longer a number.
@@ -70,15 +75,15 @@ def train(
     """
     start = reported = time.perf_counter()
     keeper = keeper or Keeper()
-    workers, rank = world()
+    workers, _ = world()
     model, examples, held_out = _reduced(tuned, rows, validation, shared)
     parallel: nn.Module = DistributedDataParallel(model) if workers > 1 else model
     epochs = method.epochs or shared.epochs
     steps_per_epoch = math.ceil(len(examples) / shared.batch_size)
     steps = epochs * steps_per_epoch
-    optimizer = _optimizer(tuned, method, shared)
+    optimizer = new_optimizer(tuned, method, shared)
     state = keeper.resume(tuned, optimizer)
-    schedule = _schedule(optimizer, shared, steps, state.step)
+    schedule = new_schedule(optimizer, shared, steps, state.step)
     begun, start = time.perf_counter(), start - state.seconds
     seen = 0
 
@@ -97,19 +102,12 @@ def train(
         train_mode(tuned, method)
         batches = epoch_batches(examples.lengths, shared.batch_size, seed, epoch)
         for batch in batches[state.step - epoch * steps_per_epoch :]:
-            share = batch[rank::workers]
-            weight = len(share) * workers / len(batch)  # undoes the mean over workers of unequal shares
-            share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
-            inputs, labels = examples.batch(share, tuned.base.device)
-            with torch.autocast(labels.device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
-                logits = parallel(*inputs)
-            loss = nn.functional.cross_entropy(logits.float(), labels) * weight
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = _backward(parallel, tuned, examples, batch, shared.precision, micro_tokens)
             nn.utils.clip_grad_norm_((parameter for _, parameter in tuned.trained()), shared.clip)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            mean, (due, stop) = agreed(loss.detach(), keeper.due(), keeper.asked_to_stop)
+            mean, (due, stop) = agreed(loss, keeper.due(), keeper.asked_to_stop)
             state.step += 1
             state.loss += mean
             if state.step % math.ceil(steps / CURVE_POINTS) == 0:
@@ -140,6 +138,34 @@ def train(
     return Trained(state.history, state.kept_epoch, state.step, time.perf_counter() - start, state.curve)
 
 
+def _backward(
+    parallel: nn.Module, tuned: Tuned, examples: Rows | Features, batch: NDArray[np.int64], precision: str, tokens: int
+) -> Tensor:
+    """This worker's part of a batch's loss, whose mean over workers is that of the batch; its gradient is added up.
+
+    The rows may come in micro-batches of `tokens` positions: what a prompt drops out is the same in each of them.
+    """
+    workers, rank = world()
+    share = batch[rank::workers]
+    weight = workers / len(batch) if len(share) else 0.0  # the mean over workers then is one over the batch's rows
+    share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
+    parts = micro_batches(share, examples.lengths, tokens)
+    drawn = [(generator, generator.get_state()) for _, generator in generators(tuned)]
+    total = torch.zeros((), device=tuned.base.device)
+    for number, part in enumerate(parts, 1):
+        inputs, labels = examples.batch(part, tuned.base.device)
+        for generator, before in drawn:
+            generator.set_state(before)
+        summing = isinstance(parallel, DistributedDataParallel) and number < len(parts)
+        with parallel.no_sync() if summing else nullcontext():  # type: ignore[operator]
+            with torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = parallel(*inputs)
+            loss = cross_entropy(logits, labels) * weight
+            loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total
+
+
 @torch.no_grad()
 def validate(
     model: nn.Module,
@@ -160,9 +186,9 @@ def validate(
         pause()
         inputs, labels = rows.batch(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
-            logits = model(*inputs).float()
+            logits = model(*inputs)
         correct[torch.from_numpy(batch).to(device)] = (logits.argmax(1) == labels).to(torch.uint8)
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+        loss += cross_entropy(logits, labels).double()
     if workers > 1:
         for part in (correct, loss):  # each row was scored by one worker alone
             dist.all_reduce(part)
@@ -174,6 +200,12 @@ def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
     """Class logits [n, C] of every row in float32, in the rows' order."""
     tuned.eval()
     return in_rows_order(lambda batch: tuned(*rows.batch(batch, tuned.base.device)[0]), rows.lengths, batch_size)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum over rows of the cross-entropy of logits [B, C] and labels [B], in float32 or better."""
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return nn.functional.cross_entropy(precise, labels, reduction="sum")
 
 
 def _check_number(name: str, value: float, step: int, method: Method, keeper: Keeper) -> None:
@@ -197,7 +229,7 @@ def _reduced(
     return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
 
 
-def _optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.optim.Optimizer:
+def new_optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.optim.Optimizer:
     """AdamW over what is trained, all that has one at its own rate."""
     parts: dict[float, list[nn.Parameter]] = {}
     for name, parameter in tuned.trained():
@@ -206,7 +238,7 @@ def _optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.opti
     return torch.optim.AdamW(groups, weight_decay=shared.weight_decay, fused=True)
 
 
-def _schedule(
+def new_schedule(
     optimizer: torch.optim.Optimizer, shared: Optimisation, steps: int, done: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Linear warm-up, then linearly down to zero, after as many steps as are done already."""

@@ -60,7 +60,7 @@ def packed(state: State, tuned: Tuned, optimizer: torch.optim.Optimizer) -> tupl
         tensors[f"trained/{name}"] = parameter.detach()
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = value
-    for name, generator in _generators(tuned):
+    for name, generator in generators(tuned):
         tensors[f"generator/{name}"] = generator.get_state()
     for kind, numbers in _random(tuned.base.device).items():
         for rank, of_worker in enumerate(gathered(numbers, tuned.base.device)):
@@ -85,7 +85,7 @@ def unpacked(
         for key in ("step", "exp_avg", "exp_avg_sq"):
             if (value := tensors.get(f"optimizer/{key}/{name}")) is not None:
                 optimizer.state[parameter][key] = value.to(device, copy=True)
-    for name, generator in _generators(tuned):
+    for name, generator in generators(tuned):
         generator.set_state(tensors[f"generator/{name}"])
     if (numbers := tensors.get(f"random/cpu/{rank}")) is not None:
         torch.set_rng_state(numbers)
@@ -105,6 +105,11 @@ def fits(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], tuned: Tuned) 
     return facts.get("format") == FORMAT and here == there
 
 
+def generators(tuned: Tuned) -> Iterator[tuple[str, torch.Generator]]:
+    """The generators that modules hold themselves, by the module's name."""
+    return ((name, module.generator) for name, module in tuned.named_modules() if isinstance(module, Dropout))
+
+
 def machine(tuned: Tuned) -> dict[str, Any]:
     """What decides the last bits of a result beside the training itself."""
     workers, _ = world()
@@ -115,11 +120,6 @@ def machine(tuned: Tuned) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     }
-
-
-def _generators(tuned: Tuned) -> Iterator[tuple[str, torch.Generator]]:
-    """The generators that modules hold themselves, by the module's name."""
-    return ((name, module.generator) for name, module in tuned.named_modules() if isinstance(module, Dropout))
 
 
 def _random(device: torch.device) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError, listed
-from pipelines.inference.forward import Base, class_scores, hidden_states, pooled
+from pipelines.inference.features import features
+from pipelines.inference.forward import Base, class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.methods import new_prompt
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
@@ -45,11 +46,11 @@ class Tuned(nn.Module):
 
     def features(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """What a linear head reads, [B, d]: pooled hidden states."""
-        return pooled(hidden_states(self.base, input_ids, mask, self._folded()), mask, self.base.pooling)
+        return features(self.base, input_ids, mask, self._folded(), self.base.pooling)
 
-    def _folded(self) -> dict[str, Tensor]:
-        """The tensors to inject; none without a prompt."""
-        return self.prompt() if self.prompt is not None else {}
+    def _folded(self) -> Mapping[str, Tensor]:
+        """The tensors to inject, read once where that serves all rows; none without a prompt."""
+        return read_once(self.base, self.prompt()) if self.prompt is not None else {}
 
     def scores(self, features: Tensor) -> Tensor:
         """Class logits [B, C] of features [B, d], from a linear head."""
@@ -90,8 +91,8 @@ def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, 
         case Prompt():
             if settings.method == "iapt" and base.decoder and must_be_read(base, head):
                 raise RecipeError(
-                    "iapt makes its prompt of all that a decoder reads, and of a label word of several tokens it would "
-                    "read the beginning too. Choose label words of one token each, or another method."
+                    "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label "
+                    "word of several tokens too. Choose label words of one token each, or another method."
                 )
             return Tuned(base, new_prompt(base, settings, seed, start_ids), head).to(base.device)
         case Lora():

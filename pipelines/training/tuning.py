@@ -21,7 +21,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
 
-STAGE = Stage("train", 5)
+STAGE = Stage("train", 6)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store

@@ -59,7 +59,7 @@ def main(job_path: Path, out: Path) -> None:
                 continue
             torch.manual_seed(job.seed + _rank())
             if isinstance(job, TrainJob):
-                _train(job, base, jobs.base, out, jobs.compute.checkpoint_s)
+                _train(job, base, jobs.base, out, jobs.compute)
             elif _rank() == 0:
                 _score(job, base, jobs.base, out)
             if _digest_weights(base) != untouched:
@@ -76,17 +76,18 @@ def _end_with_launcher(lock: Path) -> None:
         os._exit(1)
 
 
-def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, checkpoint_s: float) -> None:
+def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
     rows, validation = read_rows(job.train), read_rows(job.validation)
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
-    keeper = Keeper(job.checkpoints, checkpoint_s)
+    keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
         with stopping(keeper):
             went = train(
-                tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news), keeper
-            )
+                tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news),
+                keeper, compute.micro_tokens,
+            )  # fmt: skip
     except DivergedError as error:
         if not job.may_diverge:
             raise

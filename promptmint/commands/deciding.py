@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.errors import LedgerError
 from promptmint.commands.answers import AsJson, console, print_json, report
 from promptmint.embedded import embedded_prefect
 
@@ -33,6 +34,8 @@ def status(
         from promptmint.terminal import show_fleet, show_status
 
         show_fleet(console(), found["recipes"]) if name is None else show_status(console(), found)
+    if any(each["trouble"] for each in found.get("recipes", ())):
+        raise typer.Exit(LedgerError.exit_code)
 
 
 def _history(name: str) -> dict[str, Any]:

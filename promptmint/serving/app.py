@@ -42,6 +42,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "The server is about to stop"},
 }
 
+UNKNOWN = "No such prompt is served here; GET /v1/prompts lists those you may ask."
 EVENTS = 'data: {"text": " refund"}\n\nevent: end\ndata: {"prompt": "replies@champion", "version": 2}\n\n'
 
 
@@ -93,6 +94,8 @@ async def generate(opening: Opening, request: Request) -> StreamingResponse:
         standing, pieces = await run_in_threadpool(
             service.served.generate, reference, opening.text, opening.max_new_tokens
         )
+    except NotServed:
+        raise HTTPException(404, UNKNOWN) from None
     except BaseModelError as error:
         raise HTTPException(422, str(error)) from None
     _tell(request, versions={reference: standing.version})
@@ -146,8 +149,8 @@ async def _answered(request: Request, questions: list[Question]) -> list[schemas
         answers = await asyncio.wrap_future(service.batcher.submit(rows))
     except QueueFull as full:
         raise HTTPException(429, str(full), {"Retry-After": str(full.retry_after_s)}) from None
-    except NotServed as gone:  # while it waited
-        raise HTTPException(404, str(gone)) from None
+    except NotServed:  # no longer, after it waited
+        raise HTTPException(404, UNKNOWN) from None
     _tell(request, versions={each.standing.reference: each.standing.version for each in answers})
     for each in answers:
         service.metrics.rows.labels(each.standing.reference, each.standing.version).inc()
@@ -164,7 +167,7 @@ def _admit(request: Request, rows: list[tuple[str, str]]) -> None:
         if not _may_ask(request, reference.partition("@")[0]):
             raise HTTPException(403, f"This token may not ask {reference!r}.")
         if reference not in service.served.standings():
-            raise HTTPException(404, f"No prompt {reference!r} is served here; GET /v1/prompts lists what you may ask.")
+            raise HTTPException(404, UNKNOWN)
 
 
 def _tell(request: Request, **more: Any) -> None:

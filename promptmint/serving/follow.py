@@ -76,15 +76,16 @@ class Follower:
             tell("fresh again", prompt=reference, version=version)
 
     def _failed(self, reference: str, error: Exception) -> None:
-        standing, why = self._served.standings().get(reference), f"{type(error).__name__}: {error}"
-        if standing is not None and standing.stale is not None:
-            return  # it was said before
+        """Mark a reference as stale; the logs hear of it once for each kind of failure."""
+        standing, kind = self._served.standings().get(reference), type(error).__name__
         if standing is not None:
-            self._served.mark(reference, why)
+            self._served.mark(reference, f"{kind}: {error}")
             self._metrics.stale.labels(reference).set(1)
+            if (standing.stale or "").startswith(f"{kind}: "):
+                return
         unexpected = None if isinstance(error, PromptmintError) else error
         version = standing.version if standing else None
-        tell("stale", logging.WARNING, unexpected, prompt=reference, version=version, why=why)
+        tell("stale", logging.WARNING, unexpected, prompt=reference, version=version, why=f"{kind}: {error}")
 
 
 def swapped(served: Served, metrics: Metrics, reference: str, found: Found, stale: str | None = None) -> None:

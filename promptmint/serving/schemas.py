@@ -106,6 +106,6 @@ class Readiness(BaseModel):
 class Problem(BaseModel):
     """Why there is no answer, in a sentence."""
 
-    model_config = _shown({"detail": "No prompt 'ticket-rooting@champion' is served here."})
+    model_config = _shown({"detail": "No such prompt is served here; GET /v1/prompts lists those you may ask."})
 
     detail: str

@@ -63,7 +63,7 @@ def test_macro_f1_of_one_seed_is_the_gates_own(quality: Any) -> None:
 def test_every_method_has_four_settings_that_its_recipe_allows(quality: Any) -> None:
     recipe = quality.recipe_for("subj", "minilm", Path("table.parquet"))
     for method in quality.GRID:
-        tried = list(quality.sweep_of(method).combinations())
+        tried = list(quality.sweep_of(method, "subj").combinations())
         assert len(tried) == 4, method
         for of, change in tried:
             changed(recipe, of, change)

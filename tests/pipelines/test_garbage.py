@@ -66,6 +66,13 @@ def test_a_base_and_what_it_is_pinned_to_stay(store: LocalStore, tmp_path: Path)
     assert garbage(store) == set()
 
 
+def test_data_that_were_announced_stay_until_others_are(store: LocalStore, tmp_path: Path) -> None:
+    store.write("watch/tickets.json", canonical_json({"snapshot": tree(store, tmp_path, "old")}))
+    assert garbage(store) == set()
+    store.write("watch/tickets.json", canonical_json({"snapshot": tree(store, tmp_path, "new")}))
+    assert len(garbage(store)) == 2
+
+
 def test_what_the_registry_names_stays(store: LocalStore, tmp_path: Path) -> None:
     artifact = tree(store, tmp_path, "prompt")
     assert tree_key(artifact) in garbage(store)

@@ -23,9 +23,9 @@ time.sleep(60)
 
 SERVED = """
 import time
-from prefect.server.api.server import SubprocessASGIServer
 from promptmint.embedded import embedded_prefect
 embedded_prefect()
+from prefect.server.api.server import SubprocessASGIServer
 print(SubprocessASGIServer().server_process.pid, flush=True)
 time.sleep(60)
 """

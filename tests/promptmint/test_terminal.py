@@ -105,14 +105,15 @@ def test_a_promotion_that_somebody_else_forestalled_is_told(console: Console, re
 def test_a_fleet_is_a_line_per_recipe_with_ages(console: Console) -> None:
     now = datetime(2026, 3, 20, 12, tzinfo=UTC)
     reigning = {"name": "tickets", "champion": 2, "champion_since": "2026-03-08T11:00:00+00:00", "challenger": None,
-                "last_verdict": "refused", "last_registered": "2026-03-20T10:59:00+00:00"}  # fmt: skip
+                "last_verdict": "refused", "last_registered": "2026-03-20T10:59:00+00:00", "trouble": None}  # fmt: skip
     vacant = {"name": "mail", "champion": None, "champion_since": None, "challenger": 1, "last_verdict": "passed",
-              "last_registered": "2026-03-20T11:59:15+00:00"}  # fmt: skip
+              "last_registered": "2026-03-20T11:59:15+00:00", "trouble": "The ledger of 'mail' has a gap"}  # fmt: skip
     show_fleet(console, [vacant, reigning], now)
     shown = text(console)
     assert shown.startswith("2 recipes")
     assert cells(shown, "mail") == ["mail", "none", "", "1", "passed", "45 s"]
     assert cells(shown, "tickets") == ["tickets", "2", "12 days", "none", "refused", "1 hour"]
+    assert shown.endswith("The ledger of 'mail' has a gap\n")
 
 
 def test_an_empty_fleet_says_what_to_do(console: Console) -> None:

@@ -30,9 +30,9 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 @pytest.fixture
-def reigning(recipe: Recipe) -> Callable[[], Reigning]:
-    """Asks who reigns; a champion that can be compared would be looked for on a base that is not there."""
-    return lambda: score_champion.fn(recipe, "0" * 64, Compute())
+def reigning(recipe: Recipe) -> Callable[..., Reigning]:
+    """Asks a run who reigns; a champion that can be compared would be looked for on a base that is not there."""
+    return lambda run_key="f" * 64: score_champion.fn(recipe, run_key, "0" * 64, Compute())
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ def crown(recipe: Recipe) -> Callable[[], None]:
     return make
 
 
-def test_nobody_reigns_yet(reigning: Callable[[], Reigning]) -> None:
+def test_nobody_reigns_yet(reigning: Callable[..., Reigning]) -> None:
     assert reigning() == Reigning(None, NO_CHAMPION, 0)
 
 
 def test_a_champion_on_other_labels_is_not_called_nobody(
-    reigning: Callable[[], Reigning], crown: Callable[[], None]
+    reigning: Callable[..., Reigning], crown: Callable[[], None]
 ) -> None:
     crown()
     finish(the_store(), {"recipe": "talk", "run_key": "a" * 64, "labels": ["apples", "ships"]})
@@ -60,8 +60,15 @@ def test_a_champion_on_other_labels_is_not_called_nobody(
 
 
 def test_a_champion_whose_run_is_lost_is_not_called_nobody(
-    reigning: Callable[[], Reigning], crown: Callable[[], None]
+    reigning: Callable[..., Reigning], crown: Callable[[], None]
 ) -> None:
     crown()
     why = "the store has no record of the champion's run (version 1), so there was no comparison"
     assert reigning() == Reigning(None, why, 2)
+
+
+def test_a_run_that_was_promoted_and_interrupted_is_not_compared_with_itself(
+    reigning: Callable[..., Reigning], crown: Callable[[], None]
+) -> None:
+    crown()
+    assert reigning(run_key="a" * 64) == Reigning(None, NO_CHAMPION, 2)

@@ -135,9 +135,8 @@ def _mistakes(scores: Mapping[str, Scores], labels: tuple[str, ...], texts: Mapp
 
 
 def _texts(store: Store, split_tree: str) -> dict[str, str]:
-    """`{id: text}` of one split's examples."""
+    """`{id: text}` of one split's examples; two texts stand side by side."""
     import pyarrow.parquet as pq
 
-    data = load_bytes(store, tree_files(store, split_tree)["examples.parquet"])
-    table = pq.read_table(io.BytesIO(data), columns=["id", "text"])
-    return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    rows = pq.read_table(io.BytesIO(load_bytes(store, tree_files(store, split_tree)["examples.parquet"]))).to_pylist()
+    return {row["id"]: " | ".join(row[name] for name in ("text", "pair") if name in row) for row in rows}

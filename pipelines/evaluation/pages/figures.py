@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,18 +76,16 @@ def accuracy_against(scores: Mapping[str, Record], what: str, unit: str) -> Mark
 
     What trains nothing stands at the left edge, under `0`; the champion, whose cost this run does not know, is a line.
     """
-    placed = {
-        name: each for name, each in scores.items() if name != "champion" and each.get("accuracy") is not None
-    }  # fmt: skip
+    placed = {name: each for name, each in scores.items() if name != "champion"}
     if not placed:
         return None
     cost = {name: each.get(what) or 0 for name, each in placed.items()}
     least = min((value for value in cost.values() if value), default=1)
-    nothing = least / 10  # where a logarithmic axis shows 0
-    x = across([max(value, nothing) if value else nothing for value in cost.values()], log=True)
+    nothing = 10.0 ** (math.floor(math.log10(least)) - 1)  # where a logarithmic axis shows 0
+    x = across([value or nothing for value in cost.values()], log=True)
     champion = scores.get("champion")
     everyone = [*placed.values(), *([champion] if champion else [])]
-    y = down([100 * each[key] for each in everyone for key in ("accuracy", "low", "high")], HEIGHT)
+    y = down([100 * bound for each in everyone for bound in _bounds(each)], HEIGHT)
     marks = []
     if champion:
         at = y(100 * champion["accuracy"])
@@ -100,11 +99,12 @@ def accuracy_against(scores: Mapping[str, Record], what: str, unit: str) -> Mark
         taken.append(right)
         ink = f"m-{name}"
         said = f"{words.method(name)}: {words.percent(each['accuracy'])}, {words.magnitude(cost[name])} {unit}"
-        marks.append(bar_down(right, y(100 * each["low"]), y(100 * each["high"]), ink))
+        low, high = (y(100 * bound) for bound in _bounds(each))
+        marks.append(bar_down(right, low, high, ink))
         marks.append(dot(right, y(100 * each["accuracy"]), ink, said))
 
     def spelt(value: float) -> str:
-        return "0" if 0 in cost.values() and value < least / 3 else words.magnitude(value)
+        return "0" if value <= nothing else words.magnitude(value)
 
     return plot(x, y, HEIGHT, marks, spelt, plain, f"Accuracy in % over {unit}")
 
@@ -210,6 +210,13 @@ def _amount(gate: Gate) -> Markup:
         upright(limit, 3, ROW - 3, "margin"),
     ]  # fmt: skip
     return drawing(ROW, *marks, said=said)
+
+
+def _bounds(scores: Record) -> tuple[float, float]:
+    """The interval of an accuracy; the accuracy itself where there is none."""
+    low, high = scores.get("low"), scores.get("high")
+    accuracy: float = scores["accuracy"]
+    return (accuracy if low is None else low), (accuracy if high is None else high)
 
 
 def _has_interval(gate: Gate) -> bool:

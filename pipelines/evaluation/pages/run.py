@@ -23,7 +23,6 @@ CONTENTS = {
     "slices": "Slices", "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
 }  # fmt: skip
 STAGES = ("pin base", "snapshot", "validate", "tokenize", "sweep", "train", "score", "judge", "register")
-IDS = {"stages": "cost"}  # where a section is not called like what it shows
 
 
 def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase | None = None) -> str:
@@ -62,8 +61,8 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
         swept_columns=SWEPT,
         standing=_standing(record),
         decisive=[gate["reason"] for gate in gates if gate["verdict"] == record["verdict"] and gate.get("reason")],
-        tiles=list(_tiles(scores, gates)),
-        contents=[(IDS.get(key, key), title) for key, title in CONTENTS.items() if shown[key]],
+        tiles=list(_tiles(scores)),
+        contents=[(key, title) for key, title in CONTENTS.items() if shown[key]],
         confidence=_confidence(record),
         axis=figures.comparison_axis(scale) if scale else "",
         power=[in_words(each) for each in low(record.get("power") or [])],
@@ -84,7 +83,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
     )
 
 
-def _tiles(scores: Mapping[str, Record], gates: Sequence[Record]) -> Iterator[dict[str, str]]:
+def _tiles(scores: Mapping[str, Record]) -> Iterator[dict[str, str]]:
     """The few numbers that a person asks for first."""
     prompt = scores.get("prompt")
     if prompt is None:

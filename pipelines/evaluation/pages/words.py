@@ -25,6 +25,7 @@ def magnitude(number: float) -> str:
     """`76.8 k`, `22.6 M`: three digits of it."""
     if number == 0:
         return "0"
+    number = float(f"{number:.3g}")  # first, so that 999,999 is 1 M
     power = min(max(math.floor(math.log10(abs(number)) / 3 + 1e-12), 0), 4)
     return f"{number / 1000**power:.3g} {['', 'k', 'M', 'G', 'T'][power]}".strip()
 

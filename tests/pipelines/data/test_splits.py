@@ -128,6 +128,16 @@ def test_no_rows_make_no_splits(make_data):
     assert (len(split.rows), len(split.leaks), split.duplicates) == (0, 0, 0)
 
 
+def test_copies_of_a_text_keep_their_slices_in_whatever_order_they_arrive(make_data):
+    rows = frame([("twice", "a", "test"), ("twice", "a", "test"), *many(20)])
+    rows["slice:country"] = ["fr", "de"] + ["-"] * 20
+    data = make_data(slices=("country",))
+    forth, back = split_rows(rows, data).rows, split_rows(rows.iloc[::-1], data).rows
+    assert forth.columns.to_list() == ["id", "text", "label", "split", "slice:country"]
+    assert forth.equals(back)
+    assert sorted(forth.loc[forth["text"] == "twice", "slice:country"]) == ["de", "fr"]
+
+
 def test_a_pair_counts_as_one_text(make_data):
     """Its side follows from both texts, and only both together are a copy."""
     rows = frame([(f"text {number % 20}", "a", None) for number in range(400)])

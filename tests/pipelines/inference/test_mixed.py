@@ -101,7 +101,8 @@ def requests_for(base: Base, count: int) -> list[tuple[SoftPrompt, str]]:
     for number, (kind, classes, template) in enumerate(
         [("keys 3", 2, "{text}"), ("input 2", 5, "my {text} again"), ("keys 1", 5, "{text}")]
     ):
-        head = {"weight": torch.randn(classes, base.hidden_width, generator=generator), "bias": torch.zeros(classes)}
+        weight = 0.1 * torch.randn(classes, base.hidden_width, generator=generator)
+        head = {"weight": weight, "bias": torch.zeros(classes)}
         card = {
             "head": {"pooling": base.pooling},
             "template": {"text": template, "max_tokens": 32},

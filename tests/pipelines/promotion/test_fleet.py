@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import typer
 
 from pipelines.digests import canonical_json
-from pipelines.errors import LedgerError
 from pipelines.promotion.fleet import Standing, fleet
 from pipelines.promotion.ledger import Entry, entry_key, names, promote, register, roll_back
 from pipelines.store.local import LocalStore
+from promptmint.commands.deciding import status
 
 ROOT = Path(__file__).parents[3]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -44,12 +45,24 @@ def test_a_line_says_who_reigns_since_when_who_waits_and_how_the_last_one_fared(
     ]
 
 
-def test_a_damaged_ledger_is_named(store: LocalStore, registered: Callable[..., Entry]) -> None:
+def test_a_damaged_ledger_hides_no_other(
+    store: LocalStore,
+    registered: Callable[..., Entry],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     registered(store, 1)
     registered(store, 2)
+    register(store, "mail", 1, prompt_digest="x", verdict="passed", run_key="r", who="flow", why="")
     store.delete(entry_key("tickets", 1))
-    with pytest.raises(LedgerError, match="'tickets' has a gap"):
-        fleet(store)
+    mail, tickets = fleet(store)
+    assert (mail.challenger, mail.trouble) == (1, None)
+    assert tickets.last_verdict is None and "The ledger of 'tickets' has a gap" in str(tickets.trouble)
+    monkeypatch.setenv("PROMPTMINT_LEDGER", store.uri)
+    with pytest.raises(typer.Exit) as ended:
+        status()
+    shown = capsys.readouterr().out
+    assert ended.value.exit_code == 10 and "mail" in shown and "has a gap" in shown
 
 
 def thousand(folder: Path) -> None:
@@ -81,6 +94,6 @@ def test_a_thousand_recipes_are_listed_while_a_person_waits(tmp_path: Path) -> N
     assert [each["name"] for each in recipes] == [f"recipe-{number:04d}" for number in range(1000)]
     assert recipes[7] == {
         "name": "recipe-0007", "champion": 1, "champion_since": NOON.isoformat(), "challenger": 3,
-        "last_verdict": "passed", "last_registered": NOON.isoformat(),
+        "last_verdict": "passed", "last_registered": NOON.isoformat(), "trouble": None,
     }  # fmt: skip
     assert seconds < 5, seconds

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.training.batches import epoch_batches, sorted_batches
+from pipelines.training.batches import epoch_batches, micro_batches, sorted_batches
 
 Lengths = st.lists(st.integers(1, 60), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int64))
 Size = st.integers(1, 20)
@@ -53,3 +55,19 @@ def test_scoring_takes_every_row_once_longest_first(lengths: np.ndarray, size: i
     order = np.concatenate(sorted_batches(lengths, size))
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) <= 0).all()
+
+
+@given(Lengths, Size, Seed, st.integers(1, 300))
+def test_micro_batches_are_the_batch_in_parts_that_fit(lengths: np.ndarray, size: int, seed: int, tokens: int) -> None:
+    for batch in epoch_batches(lengths, size, seed, 0):
+        parts = micro_batches(batch, lengths, tokens)
+        assert sorted(np.concatenate(parts).tolist()) == sorted(batch.tolist())
+        for part in parts:
+            assert len(part) == 1 or len(part) * lengths[part].max() <= tokens
+        for part, following in itertools.pairwise(parts):  # and none could have taken one row more
+            assert (len(part) + 1) * lengths[following[0]] > tokens
+
+
+def test_without_a_bound_a_batch_is_one_part_in_its_own_order() -> None:
+    batch = np.array([3, 0, 2])
+    assert [part.tolist() for part in micro_batches(batch, np.array([9, 1, 5, 7]), 0)] == [[3, 0, 2]]

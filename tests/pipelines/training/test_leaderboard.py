@@ -123,6 +123,10 @@ def test_a_chosen_seed_is_the_recipes() -> None:
         ({"prompt": [{"method": "prompt-tuning", "hidden": 8}]}, "prompt-tuning has no key 'hidden'"),
         ({"prompt": [{"size": [1]}]}, "sweep.prompt: {'size': 1} is not possible: Extra inputs are not permitted"),
         ({"prompt": [{"seed": [-1]}]}, "sweep.prompt: {'seed': -1} is not possible"),
+        (
+            {"prompt": [{"method": "dept", "positions": [8, 64]}]},
+            "'positions': 64} is not possible: prompt.positions = 64",
+        ),
         ({"lora": [{"rate": [0.1]}]}, "sweep.lora needs [baselines.lora]"),
         ({"head_only": [{"seed": [1, 2]}]}, "sweep.head_only: the seed is the prompt's to choose"),
     ],

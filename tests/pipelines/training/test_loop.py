@@ -197,3 +197,26 @@ def test_a_head_over_kept_features_is_the_head_that_the_base_would_give(
     assert sum(calls) == 4 * (len(rows["train"]) + len(rows["validation"]))
     for name, parameter in once.trained():
         assert torch.allclose(parameter, dict(always.trained())[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2", "full"])
+def test_micro_batches_make_the_same_steps(name: str, method: str, rows: dict[str, Rows], request: Any) -> None:
+    settings = METHODS[method].model_copy(update={"dropout": False if method == "full" else 0.2})
+    found = []
+    for tokens, wanted in ((0, [16]), (40, range(1, 14))):
+        base, sizes = load_base(request.getfixturevalue(f"{name}_folder")), set()
+        base.backbone.double()
+        tuned = tune(base, settings, linear_head(base, 2, 7), 7).double()
+        tuned.register_forward_hook(
+            lambda _, __, made, sizes=sizes: sizes.add(len(made)) if made.requires_grad else None
+        )
+        shared = SHARED.model_copy(update={"epochs": 1})
+        went = train(
+            tuned, settings, shared, 7, rows["train"], rows["validation"], lambda news: None, micro_tokens=tokens
+        )
+        assert sizes <= set(wanted)
+        found.append((weights(tuned), [loss for _, loss in went.curve]))
+    (whole, curve), (parts, same) = found
+    assert all(torch.allclose(whole[each], parts[each], rtol=0, atol=1e-5) for each in whole)
+    assert np.allclose(curve, same, atol=1e-5)

@@ -116,7 +116,7 @@ def test_a_champion_of_another_base_is_not_let_in(shop: Any, run: Any, mint_on: 
         open_service(["tickets@1", f"tickets@{foreign}"], Options())
 
 
-def test_a_champion_whose_proof_fails_is_not_let_in(shop: Any, run: Any, tmp_path: Path) -> None:
+def test_a_champion_whose_proof_fails_is_not_let_in(shop: Any, run: Any, told: Any, cut: Any, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     minted = shop.minted["tickets"][1]
@@ -130,6 +130,12 @@ def test_a_champion_whose_proof_fails_is_not_let_in(shop: Any, run: Any, tmp_pat
         assert version(running) == 1
         (listed,) = running.http.get("/v1/prompts").json()["prompts"]
         assert listed["stale"].startswith("ArtifactError: The proof failed")
+        running.service.follower.look()
+        cut(True)
+        running.service.follower.look()
+        told_of = [line["why"].partition(":")[0] for line in told() if line["event"] == "stale"]
+        assert told_of == ["ArtifactError", "TransientError"], "each kind once"
+        cut(False)
         shop.promote("tickets", 3)
         running.service.follower.look()
         assert version(running) == 3 and stale(running) == []

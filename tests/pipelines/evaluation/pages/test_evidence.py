@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pipelines.data.validate import write_rows
 from pipelines.errors import CorruptObject
 from pipelines.evaluation.pages.evidence import MOST, confusion, gather
 from pipelines.evaluation.scores import from_logits, load_scores
 from pipelines.store.local import LocalStore
-from pipelines.store.trees import object_key
+from pipelines.store.trees import object_key, save_tree
 
 
 def test_a_confusion_matrix_counts_every_answer() -> None:
@@ -74,3 +76,13 @@ def test_answers_that_were_changed_are_refused(store: LocalStore, record: dict[s
     (tmp_path / "store" / object_key(record["score_digests"]["lora"])).write_bytes(b"others")
     with pytest.raises(CorruptObject):
         gather(store, record)
+
+
+def test_a_pair_of_texts_is_told_whole(store: LocalStore, record: dict[str, Any], tmp_path: Path) -> None:
+    split = tmp_path / "pairs"
+    split.mkdir()
+    ids = [f"{row:064x}" for row in range(300)]
+    write_rows(pd.DataFrame({"id": ids, "text": "a", "pair": ids, "label": "b"}), split / "examples.parquet")
+    record["data"]["split_trees"] = {"test": save_tree(store, split)}
+    found = gather(store, record)
+    assert found is not None and all(each.text == f"a | {each.id}" for each in found.mistakes)

@@ -72,6 +72,20 @@ def test_accuracy_is_drawn_against_parameters_and_seconds(page: Any) -> None:
         assert re.search(rf"{name}: [\d.]+ %, {seconds} seconds of training", page.text)
 
 
+def test_what_trains_nothing_stands_at_zero_and_the_champion_is_a_line(record: dict[str, Any], read: Read) -> None:
+    zero_shot = {"accuracy": 0.5, "low": None, "high": None, "trainable_params": 0, "train_seconds": 0.0}
+    champion = {**record["scores"]["lora"], "trainable_params": 0, "train_seconds": 0.0}
+    page = read(run_page({**record, "scores": {**record["scores"], "zero_shot": zero_shot, "champion": champion}}))
+    dots = [each["cx"] for each in page.of("circle", "m-zero_shot")][:2]
+    for place in dots:
+        ticks = re.findall(rf'<text x="{place}" y="[^"]+" class="tick middle">([^<]+)<', page.source)
+        assert set(ticks) == {"0"}
+    assert len(page.of("line", "reign")) == 2 and not page.of("circle", "m-champion")
+    assert "Against the champion -1.0" in page.text
+    row = f"Champion {100 * champion['accuracy']:.1f} % {100 * champion['low']:.1f} to {100 * champion['high']:.1f}"
+    assert f"{row} {100 * champion['macro_f1']:.1f} % {100 * champion['ece']:.1f} % – – –" in page.text
+
+
 def test_each_training_has_its_curve_of_all_its_points(page: Any, record: dict[str, Any]) -> None:
     curves = page.of("polyline", "curve")
     losses = [curve for curve in curves if "faint" in str(curve["class"])]

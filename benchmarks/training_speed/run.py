@@ -1,0 +1,131 @@
+"""How much faster and smaller promptmint tunes a prompt than PEFT's PromptTuning with the Trainer of transformers.
+
+    python benchmarks/training_speed/run.py [--quick] [--only PART ...] [--record]
+
+The folder `shared` with models and data lies beside the checkout, or where SHARED says.
+
+
+same_math     both sides on equal batches of 16 random rows, alternately, in one process; losses of every step beside
+              each other. "unsorted" is ours with all rows of a batch side by side in attention, as theirs are
+memory        growth beyond the loaded base, a process each
+ddp           two ranks of one thread beside one
+sweep         eight prompts in one forward pass beside one after another, 8 rows each
+
+--quick takes 4 cases and 8 steps, else all 8 and 20 steps; --record keeps the result, with its provenance, in
+results/. The last line is one JSON object; a part that was not run, or is not built, is null with a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+import parts
+from cases import ALL, QUICK, Case
+
+from pipelines.digests import canonical_json, digest_json
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("same_math", "memory", "ddp", "sweep")
+NOT_BUILT = {"reuse": "no stored activations yet", "incremental": "no stored activations yet"}
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--steps", type=int, help="of each training")
+    parser.add_argument("--repetitions", type=int, help="of each comparison")
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child)
+        return
+    begun = time.perf_counter()
+    steps = arguments.steps or (8 if arguments.quick else 20)
+    repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    result = measured(arguments.only, QUICK if arguments.quick else ALL, steps, repetitions)
+    result["seconds"] = round(time.perf_counter() - begun, 1)
+    if arguments.record:
+        record(result)
+    print(json.dumps(brief(result)))
+
+
+def measured(only: list[str], cases: list[Case], steps: int, repetitions: int) -> dict[str, Any]:
+    """Every part by its name."""
+    result: dict[str, Any] = {part: {"reason": "not asked for"} for part in PARTS}
+    result |= {part: {"reason": reason} for part, reason in NOT_BUILT.items()}
+    if "same_math" in only:
+        each = [parts.same_math(case, steps, repetitions) for case in cases]
+        result["same_math"] = {
+            "cases": each,
+            "geomean": parts.geomean([case["speedup"] for case in each]),
+            "geomean_unsorted": parts.geomean([case["speedup_unsorted"] for case in each]),
+        }
+    if "memory" in only:
+        each = [parts.memory(case, 3) for case in cases]
+        result["memory"] = {"cases": each, "ratio": parts.geomean([case["ratio"] for case in each])}
+    if "ddp" in only:
+        result["ddp"] = parts.ddp(Case("tiny_llama", "ag_news", 20), steps, repetitions)
+    if "sweep" in only:
+        result["sweep"] = parts.sweep(Case("tiny_llama", "sst2", 20), steps, repetitions)
+    return result
+
+
+def brief(result: dict[str, Any]) -> dict[str, Any]:
+    """The result without curves and single times."""
+    names = ("speedup", "speedup_unsorted", "losses_apart", "same_losses", "ratio")
+    cases = [
+        {"case": f"{case['base']} {case['data']} P={case['tokens']}", **{n: case[n] for n in names if n in case}}
+        for case in result["same_math"].get("cases", [])
+    ]
+    wanted = {
+        "same_math": ("cases", "geomean", "geomean_unsorted"), "reuse": ("cases", "geomean"), "sweep": ("speedup",),
+        "ddp": ("efficiency", "bytes_per_step"), "memory": ("ratio",), "incremental": ("fraction",),
+    }  # fmt: skip
+    shown = {}
+    for part, keys in wanted.items():
+        found = result[part] | ({"cases": cases} if part == "same_math" and cases else {})
+        shown[part] = {key: found.get(key) for key in keys} | ({"reason": found["reason"]} if "reason" in found else {})
+    return shown
+
+
+def child(answer: str, part: str, *words: str) -> None:
+    """One part's share of the work, in this process; its figures go to the file `answer`."""
+    if part == "memory":
+        side, base, data, tokens, steps = words
+        found = parts.grown_memory(side, Case(base, data, int(tokens)), int(steps))
+    else:
+        base, data, tokens, steps = words
+        found = parts.of_rank(Case(base, data, int(tokens)), int(steps))
+    if int(os.environ.get("RANK", 0)) == 0:
+        Path(answer).write_text(json.dumps(found))
+
+
+def record(result: dict[str, Any]) -> None:
+    """Keep a result with its provenance, in a file of its own."""
+    import torch
+
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+               "load": os.getloadavg(), "python": platform.python_version()}  # fmt: skip
+    kept = {**result, "command": sys.argv[1:], "versions": versions, "commit": commit, "machine": machine}
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{digest_json([commit, time.time()])[:8]}.json").open("xb") as file:
+        file.write(canonical_json(kept) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What a head reads of each text, with as little work as its last layer allows.
+
+This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from .blocks import only_at
+from .forward import Base, hidden_states, pooled, states_behind
+from .packing import Packing, pack, take
+
+
+def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor], pooling: str) -> Tensor:
+    """What a head reads, [B, d]: the states of `hidden_states`, pooled as `pooled` does; the arguments are theirs.
+
+    Where that is a decoder's last text position, its rows run packed, and the MLP of its last layer there alone. A
+    prompt among the inputs is better given as `read_once` makes it; prompts of other kinds run as in `hidden_states`.
+    """
+    if not base.packs or pooling != "last" or set(prompt) - {"keys", "values"}:
+        return pooled(hidden_states(base, input_ids, mask, prompt), mask, pooling)
+    packing, longest = pack(mask), mask.shape[1]
+    tokens = prompt["keys"].shape[-2] if "keys" in prompt else 0
+    # Padding comes last in its row, where causality hides it from all text: one mask serves every row.
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=mask.device).tril()[None, None]
+    ids, positions = input_ids.flatten()[packing.places][None], packing.columns[None] + tokens
+    with _packed(base, packing), only_at(base.layers[-1].block, packing.last):
+        states = states_behind(base, prompt, input_ids=ids, attention_mask=causal, position_ids=positions)
+    return take(states[0], packing.last)
+
+
+@contextmanager
+def _packed(base: Base, packing: Packing) -> Iterator[None]:
+    """Hang a packing onto the attentions for one forward pass."""
+    try:
+        for layer in base.layers:
+            layer.module.soft_packing = packing  # type: ignore[assignment]
+        yield
+    finally:
+        for layer in base.layers:
+            layer.module.soft_packing = None  # type: ignore[assignment]
