@@ -22,10 +22,10 @@ demo: $(READY)  ## the main job: tickets checked, a prompt tuned, judged, regist
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## the tests: CPU, offline
-	$(BIN)/python -m pytest --cov=pipelines --cov-report=term -n 2 --dist loadfile
+	$(BIN)/python -m pytest --cov=pipelines --cov-report=term -n 2 --dist loadfile -m "not long"
 
 test-integration: $(READY)  ## real servers, a real browser, real S3
-	$(BIN)/python -m pytest tests -m "slow or s3 or browser"
+	$(BIN)/python -m pytest tests -m "long or slow or s3 or browser"
 
 check: $(READY)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -21,11 +21,14 @@ def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, T
 
     Where that is a decoder's last text position, its rows run packed, and the MLP of its last layer there alone. A
     prompt among the inputs is better given as `read_once` makes it; prompts of other kinds run as in `hidden_states`.
+    There a prompt may also be what `mixed.py` stacks: keys and values per row, and which of them are `present` in it.
     """
-    if not base.packs or pooling != "last" or set(prompt) - {"keys", "values"}:
+    if not base.packs or pooling != "last" or set(prompt) - {"keys", "values", "present"}:
         return pooled(hidden_states(base, input_ids, mask, prompt), mask, pooling)
     packing, longest = pack(mask), mask.shape[1]
-    tokens = prompt["keys"].shape[-2] if "keys" in prompt else 0
+    tokens: int | Tensor = prompt["keys"].shape[-2] if "keys" in prompt else 0
+    if "present" in prompt:  # each row follows a prefix of its own length
+        tokens = prompt["present"].sum(1)[packing.places // longest]
     # Padding comes last in its row, where causality hides it from all text: one mask serves every row.
     causal = torch.ones(longest, longest, dtype=torch.bool, device=mask.device).tril()[None, None]
     ids, positions = input_ids.flatten()[packing.places][None], packing.columns[None] + tokens

@@ -170,7 +170,8 @@ def _attention(
     for group in packing.groups:
         own, length = prefix, group.shape[1]
         if prefix is not None and prefix[0].dim() == 4:  # a prompt per row
-            own = (take(prefix[0], group.rows), take(prefix[1], group.rows), prefix[2])
+            present = None if prefix[2] is None else prefix[2][group.rows]
+            own = (take(prefix[0], group.rows), take(prefix[1], group.rows), present)
         queries, keys, values = (group.apart(part).transpose(1, 2) for part in flat)
         mask = None if attention_mask is None else attention_mask[:, :, :length, :length]
         made.append(group.together(_attend(module, queries, keys, values, mask, own, options)))

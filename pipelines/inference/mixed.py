@@ -25,12 +25,13 @@ from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
 from ..tokens.template import encode
 from .buckets import buckets
-from .forward import Base, class_scores, hidden_states, padded, pooled, states_behind, token_types
+from .features import features
+from .forward import Base, class_scores, padded, pooled, states_behind, token_types
 from .label_words import must_be_read, word_scores
 
 BATCH_ROWS = 64
 PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
-GPU_PASS_COST = 4096  # a guess: there starting kernels costs far more than a position
+FEW_PASSES = 4096  # where padding costs nothing, or far less than starting a pass; for GPUs a guess
 Text = str | tuple[str, str]  # what is asked: a text, or two for a prompt of pairs
 MIXABLE = ({"embeddings"}, {"keys", "values"})  # what a prompt consists of, if it shares batches with others
 
@@ -57,13 +58,10 @@ def _scores(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPro
     if len(own) == 1:
         ids, mask = (part.to(base.device) for part in padded(rows))
         return list(_scores_of_one(base, ids, mask, prompts[0]))
-    states, text = mixed_states(base, rows, [prompt.tensors for prompt in prompts])
-    features = {pooling: pooled(states, text, pooling) for pooling in set(map(_pooling, prompts))}
+    read = _features(base, rows, [prompt.tensors for prompt in prompts], _pooling(prompts[0]))
     found: dict[int, Tensor] = {}
     for places in own:
-        prompt = prompts[places[0]]
-        scores = class_scores(base, features[_pooling(prompt)][places], prompt.head)
-        found |= dict(zip(places, scores, strict=True))
+        found |= dict(zip(places, class_scores(base, read[places], prompts[places[0]].head), strict=True))
     return [found[row] for row in range(len(rows))]
 
 
@@ -71,8 +69,17 @@ def _scores_of_one(base: Base, input_ids: Tensor, mask: Tensor, prompt: SoftProm
     """Class logits [B, C] of rows that all follow the same prompt."""
     if "word_ids" in prompt.head:
         return word_scores(base, input_ids, mask, prompt.tensors, prompt.head)
-    states = hidden_states(base, input_ids, mask, prompt.tensors)
-    return class_scores(base, pooled(states, mask, _pooling(prompt)), prompt.head)
+    return class_scores(base, features(base, input_ids, mask, prompt.tensors, _pooling(prompt)), prompt.head)
+
+
+def _features(
+    base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[Mapping[str, Tensor]], pooling: str
+) -> Tensor:
+    """What the heads of a batch read, [B, d], each row behind a prompt of its own."""
+    if base.packs and not any("embeddings" in prompt for prompt in prompts):
+        ids, mask = (part.to(base.device) for part in padded(rows))
+        return features(base, ids, mask, _prefixes(base, prompts), pooling)
+    return pooled(*mixed_states(base, rows, prompts), pooling)
 
 
 def mixed_states(
@@ -91,21 +98,25 @@ def mixed_states(
     places = torch.arange(ids.shape[1], device=base.device)
     starts = torch.tensor([[len(before)] for before in vectors], device=base.device)
     text = mask * (places >= starts)
-    inputs, kinds = {"input_ids": ids, "attention_mask": mask}, set[str]().union(*prompts)
-    if "embeddings" in kinds:
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if any("embeddings" in prompt for prompt in prompts):
         embedded = base.embeddings(inputs.pop("input_ids"))
         embedded[places < starts] = torch.cat(vectors).to(embedded.dtype)
         inputs |= {"inputs_embeds": embedded, **token_types(base, ids)}
     if base.decoder:  # a decoder's text follows the positions of its own prefix
         lengths = torch.tensor([[_prefix_tokens(prompt)] for prompt in prompts], device=base.device)
         inputs["position_ids"] = (lengths + places) * mask  # padding could lie beyond the last position
-    return states_behind(base, _prefixes(base, prompts) if "keys" in kinds else {}, **inputs), text
+    return states_behind(base, _prefixes(base, prompts), **inputs), text
 
 
 def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The prefix of each row, stacked to [L, B, H_kv, P, d_h]; what shorter ones lack is not `present`."""
+    """The prefix of each row, stacked to [L, B, H_kv, P, d_h]; what shorter ones lack is not `present`.
+
+    Nothing where no row has any.
+    """
     lengths = [_prefix_tokens(prompt) for prompt in prompts]
-    longest = max(lengths)
+    if (longest := max(lengths)) == 0:
+        return {}
     layer, dtype = base.layers[0], base.embeddings.weight.dtype
     shape = (len(base.layers), len(prompts), layer.kv_heads, longest, layer.head_width)
     keys, values = (torch.zeros(shape, dtype=dtype, device=base.device) for _ in range(2))
@@ -150,12 +161,12 @@ def token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, Text]]) -> li
 
 
 def _batches(base: Base, prompts: Sequence[SoftPrompt], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Which rows share a forward pass: of prompts that can be mixed, or of one prompt, and of like lengths."""
+    """Which rows share a pass: of prompts that can be mixed and pool alike, or of one prompt; and of like lengths."""
     kinds: dict[str, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
         mixable = set(prompt.tensors) in MIXABLE and not must_be_read(base, prompt.head)
-        kinds["mixed" if mixable else prompt.digest].append(place)
-    pass_cost = PASS_COST if base.device.type == "cpu" else GPU_PASS_COST
+        kinds[f"mixed, {_pooling(prompt)}" if mixable else prompt.digest].append(place)
+    pass_cost = PASS_COST if base.device.type == "cpu" and not base.packs else FEW_PASSES
     for places in kinds.values():
         for batch in buckets([len(rows[place]) for place in places], BATCH_ROWS, pass_cost):
             yield [places[place] for place in batch]

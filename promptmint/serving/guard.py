@@ -58,6 +58,7 @@ class Guard:
             )  # fmt: skip
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        body = await _body(receive)  # read before any refusal: a sender that is cut off does not hear of it
         headers = dict(scope["headers"])
         if self.service.access is not None and scope["path"] not in OPEN:
             client = self.service.access.client(headers.get(b"authorization", b"").decode("latin-1"))
@@ -70,7 +71,6 @@ class Guard:
         if self.service.draining and scope["path"].startswith(WORK):
             await _refuse(send, 503, "This server is about to stop: ask another one.", (b"retry-after", b"1"))
             return
-        body = await _body(receive)
         if body is None:
             await _refuse(send, 413, f"A body may have {BODY_BYTES:,} bytes, and this one has more: send fewer rows.")
             return

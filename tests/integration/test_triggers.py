@@ -21,7 +21,7 @@ from pipelines.store.store import the_ledger
 from promptmint import servers
 
 RUN_S = 280  # what a tiny run may take on a busy machine
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.errors import ArtifactError, BaseModelError
+from pipelines.errors import ArtifactError, BaseModelError, DataError
 from pipelines.inference.engine import Engine
 from pipelines.inference.predictor import Answer, Predictor, load_predictor
 from pipelines.inference.shelf import size_bytes
@@ -29,6 +29,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "to each text": {"method": "lopa", "tokens": 3},
     "between layers": {"method": "late", "tokens": 2, "layer": 1},
 }
+PAIRS = "{text}{sep}{pair}"
+TWO = ("my login again", "why does nobody answer my question")
 LABEL_WORDS = {
     "label words": {"method": "p-tuning-v2", "tokens": 2, "words": WORDS},
     "long label words": {"method": "prompt-tuning", "tokens": 2, "words": ("password", "credit card")},
@@ -82,6 +84,25 @@ def test_a_mixed_batch_answers_as_each_prompt_alone(
         assert close(answer, predictors[name].predict([text])[0]), (name, text)
     same = engine.predict([(name, texts[0]) for name in kinds])
     assert len({round(answer.probability, 4) for answer in same}) == len(kinds)  # the prompts do differ
+
+
+@pytest.mark.parametrize("base", ["bert", "t5"])
+def test_pairs_share_a_batch_with_texts(mint_on: Mint, base: str, request: pytest.FixtureRequest) -> None:
+    """An encoder that tells the second text from the first must do so behind input vectors too."""
+    folder = request.getfixturevalue(f"{base}_folder")
+    kinds = {name: KINDS[name] for name in ("keys", "input")}
+    folders = {name: mint_on(folder, **kind).folder for name, kind in kinds.items()}
+    folders |= {f"{name} of pairs": mint_on(folder, template=PAIRS, **kind).folder for name, kind in kinds.items()}
+    engine = Engine(folder)
+    for name, each in folders.items():
+        engine.add(name, each)
+    answers = engine.predict([(name, TWO if "pairs" in name else TWO[0]) for name in folders])
+    for (name, each), answer in zip(folders.items(), answers, strict=True):
+        loaded = alone(each, folder)
+        assert close(answer, loaded.predict(TWO[:1], TWO[1:] if "pairs" in name else None)[0]), name
+    for other in (("keys", "my login"), ("input of pairs", TWO), ("keys", TWO)):
+        with pytest.raises(DataError, match=r"Give (one|two)"):
+            engine.predict([other, ("keys of pairs", "my login")])
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_a_prompt_of_another_kind_keeps_to_itself(gpt2_folder: Path, monkeypatch
     wanted = logits(base, tokenizer, requests)
     own = {prompt.digest: prompt for prompt, _ in requests}
     strange = replace(own["digest 0"], tensors={**own["digest 0"].tensors, "gate": torch.zeros(1)})
-    monkeypatch.setattr(mixed, "PASS_COST", 10**6)  # as few passes as possible
+    monkeypatch.setattr(mixed, "PASS_COST", mixed.FEW_PASSES)
     seen: list[Any] = []
     run = mixed._scores
     monkeypatch.setattr(mixed, "_scores", lambda base, rows, prompts: seen.append(prompts) or run(base, rows, prompts))

@@ -38,7 +38,7 @@ from pipelines.interchange.export import LAYOUTS, export
 from pipelines.interchange.peft import write_peft
 from pipelines.prompts.artifact import read_prompt, read_proof, write_prompt, write_proof
 
-WORDS = ("account", "billing")
+WORDS = ("password", "invoice")
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 CASES = [
     *[("peft", "bert", method, None) for method in ("prompt-tuning", "p-tuning-v2")],
@@ -103,7 +103,7 @@ def test_an_export_says_what_it_needs(prompt_on: Any, tmp_path: Path, layout: st
     assert names == FILES[layout] | {"promptmint.json", "head.safetensors", "answer.py"}
     assert card["files"] == {name: digest_file(tmp_path / "out" / name) for name in names - {"promptmint.json"}}
     assert card["base"] == prompt.card["base"] and card["prompt_digest"] == minted.digest
-    assert (card["tokens"], card["place"], card["labels"]) == (4, "before the text", list(WORDS))
+    assert (card["tokens"], card["place"], card["labels"]) == (4, "before the text", ["account", "billing"])
     assert torch.equal(load_file(tmp_path / "out" / "head.safetensors")["word_ids"], prompt.head["word_ids"])
 
 

@@ -23,7 +23,7 @@ from pipelines.interchange.export import export
 from pipelines.interchange.peft import flattened, read_peft, unflattened
 from pipelines.prompts.artifact import read_prompt
 
-WORDS = ("account", "billing")
+WORDS = ("password", "invoice")
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 
 

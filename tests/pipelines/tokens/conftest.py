@@ -82,7 +82,7 @@ def save_split(store: LocalStore, tmp_path: Path) -> Callable[[Sequence[tuple[st
         columns = {
             "id": [f"id {place}" for place in range(len(rows))],
             "text": [row[0] for row in rows],
-            **({"pair": [row[1] for row in rows]} if len(rows[0]) == 3 else {}),
+            **({"pair": [row[1] for row in rows]} if rows and len(rows[0]) == 3 else {}),
             "label": [row[-1] for row in rows],
         }
         pq.write_table(
