@@ -26,7 +26,7 @@ from pipelines.training.together import Member, train_together
 from pipelines.training.tuned import tune
 
 RUN = Path(__file__).with_name("run.py")
-PROMPTS, SWEPT = 8, 8  # of a sweep, and the rows of each in a step
+PROMPTS, SWEPT = 8, 16  # of a sweep, and the rows of each in a step
 SORTING = packing.ALIKE
 AGREES = 1e-4  # relative difference of two losses of the same step
 

@@ -9,7 +9,7 @@ same_math     both sides on equal batches of 16 random rows, alternately, in one
               each other. "unsorted" is ours with all rows of a batch side by side in attention, as theirs are
 memory        growth beyond the loaded base, a process each
 ddp           two ranks of one thread beside one
-sweep         eight prompts in one forward pass beside one after another, 8 rows each
+sweep         eight prompts in one forward pass beside one after another, 16 rows each
 
 --quick takes 4 cases and 8 steps, else all 8 and 20 steps; --record keeps the result, with its provenance, in
 results/. The last line is one JSON object; a part that was not run, or is not built, is null with a reason.
