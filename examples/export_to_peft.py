@@ -29,7 +29,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipelines.digests import digest_file, digest_files
-from pipelines.inference.forward import load_base
+from pipelines.inference.base import load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.interchange.export import export
 from pipelines.prompts.mint import mint

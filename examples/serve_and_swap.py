@@ -35,7 +35,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from mlflow_config import registry
 from pipelines.digests import digest_file, digest_files
-from pipelines.inference.forward import load_base
+from pipelines.inference.base import load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.promotion import ledger
 from pipelines.prompts.mint import mint

@@ -16,9 +16,9 @@ TRAVELLING = (
     "store/__init__.py", "store/store.py", "store/local.py", "store/s3.py", "store/trees.py",
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
-    "inference/__init__.py", "inference/blocks.py", "inference/buckets.py", "inference/features.py",
-    "inference/forward.py", "inference/instance.py", "inference/label_words.py", "inference/mixed.py",
-    "inference/packing.py", "inference/predictor.py",
+    "inference/__init__.py", "inference/attention.py", "inference/base.py", "inference/blocks.py",
+    "inference/buckets.py", "inference/features.py", "inference/forward.py", "inference/instance.py",
+    "inference/label_words.py", "inference/mixed.py", "inference/packing.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
 NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "filelock")

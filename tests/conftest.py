@@ -185,7 +185,7 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
         from transformers import AutoTokenizer
 
         from pipelines.digests import digest_file, digest_files
-        from pipelines.inference.forward import load_base
+        from pipelines.inference.base import load_base
         from pipelines.prompts.mint import mint
         from pipelines.prompts.verbaliser import word_head
         from pipelines.recipe import Head, Optimisation, Prompt

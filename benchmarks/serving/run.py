@@ -53,8 +53,9 @@ from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipelines.digests import canonical_json, digest_file, digest_files, digest_json, folder_files
+from pipelines.inference.base import Base, load_base
 from pipelines.inference.engine import Engine
-from pipelines.inference.forward import Base, class_scores, hidden_states, load_base, padded, pooled
+from pipelines.inference.forward import class_scores, hidden_states, padded, pooled
 from pipelines.inference.shelf import size_bytes
 from pipelines.interchange.answer import Exported, class_logits
 from pipelines.interchange.peft import write_peft

@@ -17,7 +17,7 @@ import torch
 from cases import BATCH, OPTIMISATION, SEED, Case
 from torch import Tensor
 
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.training.batches import epoch_batches
 from pipelines.training.loop import new_schedule, train
 from pipelines.training.shards import Rows

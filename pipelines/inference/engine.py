@@ -20,7 +20,7 @@ from types import MappingProxyType
 from transformers import AutoTokenizer
 
 from pipelines.digests import digest_file
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.inference.generation import written_on
 from pipelines.inference.mixed import Text, logits
 from pipelines.inference.predictor import Answer, Predictor, answer, ready

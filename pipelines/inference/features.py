@@ -5,15 +5,16 @@ This file travels inside every packaged model: it imports nothing of promptmint 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from .attention import packed
+from .base import Base
 from .blocks import only_at
-from .forward import Base, hidden_states, pooled, states_behind
-from .packing import Packing, pack, take
+from .forward import hidden_states, pooled, states_behind
+from .packing import pack, take
 
 
 def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor], pooling: str) -> Tensor:
@@ -32,18 +33,6 @@ def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, T
     # Padding comes last in its row, where causality hides it from all text: one mask serves every row.
     causal = torch.ones(longest, longest, dtype=torch.bool, device=mask.device).tril()[None, None]
     ids, positions = input_ids.flatten()[packing.places][None], packing.columns[None] + tokens
-    with _packed(base, packing), only_at(base.layers[-1].block, packing.last):
+    with packed(base.attentions, packing), only_at(base.layers[-1].block, packing.last):
         states = states_behind(base, prompt, input_ids=ids, attention_mask=causal, position_ids=positions)
     return take(states[0], packing.last)
-
-
-@contextmanager
-def _packed(base: Base, packing: Packing) -> Iterator[None]:
-    """Hang a packing onto the attentions for one forward pass."""
-    try:
-        for layer in base.layers:
-            layer.module.soft_packing = packing  # type: ignore[assignment]
-        yield
-    finally:
-        for layer in base.layers:
-            layer.module.soft_packing = None  # type: ignore[assignment]

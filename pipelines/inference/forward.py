@@ -14,294 +14,17 @@ are masked and come last, so that every base numbers its positions as it does on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-)
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-from .blocks import block_of, keeping, left_out, only_at, reading, running
+from .attention import prefixed, watched
+from .base import AttentionLayer, Base
+from .blocks import keeping, left_out, only_at, reading, running
 from .instance import gated, generated, with_offsets
-from .packing import Packing, take
-
-ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
-SHORT = 256  # positions
-Prefix = tuple[Tensor, Tensor, Tensor | None]  # keys, values, and which of them a row has
-
-
-@dataclass(frozen=True)
-class AttentionLayer:
-    """One self-attention of the base, in the order of the forward pass."""
-
-    module: nn.Module
-    kv_heads: int
-    head_width: int
-    block: nn.Module | None  # the layer it is part of, hidden states in and hidden states out
-
-
-@dataclass
-class Base:
-    """A frozen model without its task heads.
-
-    `backbone` reads the text and gives hidden states; `lm_head` turns them, or those of the decoder of an
-    encoder-decoder, into vocabulary scores, where the model has one.
-    """
-
-    backbone: Any
-    lm_head: Any
-    decoder: bool
-    layers: tuple[AttentionLayer, ...]  # of the backbone
-    seq2seq: Any = None  # an encoder-decoder as a whole; its encoder is the backbone
-    separator: int | None = None  # the token that ends a segment, where the base tells the first from the second
-    packs: bool = False  # whether rows of different lengths may run without their padding: see `features.py`
-
-    @property
-    def whole(self) -> Any:
-        """The backbone, or the encoder-decoder that it is part of."""
-        return self.backbone if self.seq2seq is None else self.seq2seq
-
-    @property
-    def hidden_width(self) -> int:
-        """d, the width of the input embeddings."""
-        return int(self.embeddings.weight.shape[1])
-
-    @property
-    def embeddings(self) -> Any:
-        """The table of token embeddings [vocabulary, d]."""
-        return self.backbone.get_input_embeddings()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        device: torch.device = self.embeddings.weight.device
-        return device
-
-    @property
-    def pooling(self) -> str:
-        """What a linear head reads: the mean over text positions (encoders) or the last of them (decoders)."""
-        return "last" if self.decoder else "mean"
-
-
-def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
-    """The base in a folder: float32, in eval mode, no weight asking for a gradient.
-
-    Only safetensors are read and no code from the folder is run.
-
-    Raises:
-        ValueError: an architecture without soft prompts: it reads more than text, or its attention is its own.
-    """
-    config = AutoConfig.from_pretrained(folder)
-    decoder, seq2seq = _is_decoder(config), None
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": ATTENTION, "use_safetensors": True}
-    if config.is_encoder_decoder:
-        seq2seq = AutoModelForSeq2SeqLM.from_pretrained(folder, **options)
-        backbone, lm_head = seq2seq.get_encoder(), seq2seq.get_output_embeddings()
-    elif decoder:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-        backbone, lm_head = model.base_model, model.get_output_embeddings()
-    else:
-        backbone, lm_head = AutoModel.from_pretrained(folder, **options), None
-        if getattr(backbone, "pooler", None) is not None:
-            backbone.pooler = None  # heads read text positions, not a pooled one
-    for part in filter(None, (backbone, lm_head, seq2seq)):
-        part.eval()
-        part.requires_grad_(False)
-        part.to(device)
-    layers, packs = _attention_layers(backbone), decoder and _sees_all(config)
-    return Base(backbone, lm_head, decoder, layers, seq2seq, _separator(folder, config), packs)
-
-
-def _is_decoder(config: Any) -> bool:
-    """Whether a checkpoint was trained left to right, by the class that it names."""
-    names = config.architectures or []
-    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
-
-
-def _sees_all(config: Any) -> bool:
-    """Whether every position of a decoder sees all before it, in every layer: no sliding windows, no chunks."""
-    kinds = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return window is None and all(kind == "full_attention" for kind in kinds)
-
-
-def _separator(folder: Path, config: Any) -> int | None:
-    """The token that ends a segment of a base with token types (BERT-like), as its tokenizer says."""
-    if getattr(config, "type_vocab_size", 0) < 2 or not (folder / "tokenizer_config.json").exists():
-        return None
-    separator: int | None = AutoTokenizer.from_pretrained(folder).sep_token_id
-    return separator
-
-
-# Key/value injection: one attention function for every architecture that transformers can dispatch.
-
-
-def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """Fused attention of [B, H, T, d_h] queries, over a soft prefix first where the module carries one.
-
-    A prefix is keys and values, each [H_kv, P, d_h] for all rows or [B, H_kv, P, d_h], and which of them a row has,
-    [B, P], where rows differ in that. Where the module carries a packing, queries, keys and values are [1, H, N, d_h],
-    and rows of like lengths are attended together.
-    """
-    if _watch is not None:
-        _watch.append((module, key, value))
-    prefix: Prefix | None = getattr(module, "soft_prefix", None)
-    packing: Packing | None = getattr(module, "soft_packing", None)
-    if packing is None:
-        return _attend(module, query, key, value, attention_mask, prefix, options), None
-    flat, made = [part.transpose(1, 2) for part in (query, key, value)], []
-    for group in packing.groups:
-        own, length = prefix, group.shape[1]
-        if prefix is not None and prefix[0].dim() == 4:  # a prompt per row
-            present = None if prefix[2] is None else prefix[2][group.rows]
-            own = (take(prefix[0], group.rows), take(prefix[1], group.rows), present)
-        queries, keys, values = (group.apart(part).transpose(1, 2) for part in flat)
-        mask = None if attention_mask is None else attention_mask[:, :, :length, :length]
-        made.append(group.together(_attend(module, queries, keys, values, mask, own, options)))
-    return torch.cat(made, dim=1), None
-
-
-def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: Prefix | None,
-    options: dict[str, Any],
-) -> Tensor:  # fmt: skip
-    """What queries [B, H, T, d_h] take from a prefix and from the text, [B, T, H, d_h]."""
-    if prefix is not None:
-        keys, values, present = prefix
-        rows, tokens = query.shape[0], keys.shape[-2]
-        mask = _mask_with_prefix(module, mask, query, key, tokens, present, options)
-        key = torch.cat([keys.to(key.dtype).expand(rows, -1, -1, -1), key], dim=2)
-        value = torch.cat([values.to(value.dtype).expand(rows, -1, -1, -1), value], dim=2)
-        options = {**options, "is_causal": False}  # where causality matters the mask above says so
-        if options.get("position_bias") is not None:  # T5 knows places by a bias on scores [1, H, T_q, T_kv]
-            options["position_bias"] = nn.functional.pad(options["position_bias"], (tokens, 0))  # a prefix has none
-    with sdpa_kernel(_kernels(query, key)):
-        attended: Tensor = sdpa_attention_forward(module, query, key, value, mask, **options)[0]
-    return attended
-
-
-def _kernels(query: Tensor, key: Tensor) -> list[SDPBackend]:
-    """Plain matrices for gradients over short texts on a CPU, where torch's fused backward costs more than it saves."""
-    if query.device.type == "cpu" and torch.is_grad_enabled() and key.shape[2] <= SHORT:
-        return [SDPBackend.MATH]
-    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
-
-
-def _mask_with_prefix(
-    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor, tokens: int, present: Tensor | None,
-    options: Mapping[str, Any],
-) -> Tensor | None:  # fmt: skip
-    """The mask [B or 1, 1, T_q, P + T_kv] in which every position sees its row's prefix; None where all is seen."""
-    if mask is None:
-        causal = options.get("is_causal")
-        causal = getattr(module, "is_causal", False) if causal is None else causal
-        causal = causal and query.shape[2] > 1
-        if not causal and present is None:
-            return None
-        visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
-        mask = (visible.tril(key.shape[2] - query.shape[2]) if causal else visible)[None, None]
-    if present is not None:
-        mask = mask.expand(len(present), -1, -1, -1)
-    shape = (*mask.shape[:-1], tokens)
-    seen = torch.ones(shape, dtype=torch.bool, device=mask.device) if present is None else present[:, None, None]
-    seen = seen.expand(shape)
-    if mask.dtype != torch.bool:  # numbers that are added to the scores
-        seen = mask.new_zeros(shape).masked_fill(~seen, torch.finfo(mask.dtype).min)
-    return torch.cat([seen, mask], dim=-1)
-
-
-_watch: list[tuple[nn.Module, Tensor, Tensor]] | None = None  # a list while a pass is watched
-AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-
-
-def _watched(backbone: Any, **inputs: Any) -> list[tuple[nn.Module, Tensor, Tensor]]:
-    """Module, keys and values [B, H_kv, T, d_h] of each self-attention, in the order of one forward pass."""
-    global _watch
-    watch: list[tuple[nn.Module, Tensor, Tensor]] = []
-    _watch = watch
-    try:
-        backbone(**inputs)
-    finally:
-        _watch = None
-    return watch
-
-
-def _attention_layers(backbone: Any) -> tuple[AttentionLayer, ...]:
-    """The self-attentions, found by watching one token pass: no architecture needs to be known by name."""
-    with torch.no_grad():
-        seen = _watched(backbone, input_ids=torch.zeros(1, 1, dtype=torch.long, device=backbone.device))
-    return tuple(
-        AttentionLayer(module, key.shape[1], key.shape[3], block_of(backbone, module)) for module, key, _ in seen
-    )
-
-
-@torch.no_grad()
-def keys_and_values(base: Base, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """What the base's own attentions make of a text [1, T]: keys and values, each [L, H_kv, T, d_h]."""
-    seen = _watched(base.backbone, input_ids=input_ids.to(base.device))
-    return torch.cat([key for _, key, _ in seen]).cpu(), torch.cat([value for _, _, value in seen]).cpu()
-
-
-def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The same prompt as the keys and values that a decoder makes of it, for all texts alike; gradients flow through.
-
-    What stands before a text in a decoder does not depend on the text: reading it once costs P positions, and not P
-    for every row. An encoder reads in both directions, so its prompts among the input embeddings stay as they are.
-    Several prompts [K, P, d] are read in one pass, to keys and values [L, K, H_kv, P, d_h].
-    """
-    if not base.decoder or set(prompt) != {"embeddings"} or len({_shape(layer) for layer in base.layers}) > 1:
-        return prompt
-    embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
-    several = embeddings.dim() == 3
-    with only_at(base.layers[-1].block, torch.arange(0, device=base.device)):  # its last states are of no use
-        seen = _watched(base.backbone, inputs_embeds=embeddings if several else embeddings[None], use_cache=False)
-    join = torch.stack if several else torch.cat
-    return {"keys": join([key for _, key, _ in seen]), "values": join([value for _, _, value in seen])}
-
-
-def _shape(layer: AttentionLayer) -> tuple[int, int]:
-    return layer.kv_heads, layer.head_width
-
-
-@contextmanager
-def _prefixed(
-    layers: Sequence[AttentionLayer], keys: Tensor, values: Tensor, present: Tensor | None = None
-) -> Iterator[None]:
-    """Hang a prefix onto the attentions for one forward pass.
-
-    Args:
-        layers: of the base.
-        keys: [L, H_kv, P, d_h], the same for all rows, or [L, B, H_kv, P, d_h]; `values` are shaped alike.
-        present: [B, P], False where a row's prefix is shorter; None where all are of one length.
-    """
-    try:
-        for layer, key, value in zip(layers, keys, values, strict=True):
-            layer.module.soft_prefix = (key, value, present)  # type: ignore[assignment]
-        yield
-    finally:
-        for layer in layers:
-            layer.module.soft_prefix = None  # type: ignore[assignment]
-
-
-# The forward pass.
 
 
 def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> Tensor:
@@ -339,7 +62,7 @@ def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
         types = token_types(base, nn.functional.pad(input_ids, (tokens, 0)))
         return _run(base, inputs_embeds=embedded, attention_mask=mask, **types), mask
     if "keys" in prompt:
-        with _prefixed(base.layers, prompt["keys"], prompt["values"]):
+        with prefixed(base.attentions, prompt["keys"], prompt["values"]):
             if not base.decoder:  # an encoder's text keeps the positions it has without a prompt
                 return _run(base, input_ids=input_ids, attention_mask=mask), mask
             tokens = prompt["keys"].shape[-2]  # a decoder's text follows the P positions of the prompt
@@ -351,11 +74,11 @@ def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
 def states_behind(base: Base, prefix: Mapping[str, Tensor], **inputs: Any) -> Tensor:
     """What the backbone makes of its inputs, [B, T, d], each row behind keys and values that may be its own.
 
-    `prefix` is nothing, or `keys` and `values`, and `present` where rows have not all of them: see `_prefixed`.
+    `prefix` is nothing, or `keys` and `values`, and `present` where rows have not all of them: see `prefixed`.
     """
     if not prefix:
         return _run(base, **inputs)
-    with _prefixed(base.layers, prefix["keys"], prefix["values"], prefix.get("present")):
+    with prefixed(base.attentions, prefix["keys"], prefix["values"], prefix.get("present")):
         return _run(base, **inputs)
 
 
@@ -410,6 +133,37 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
         return nn.functional.linear(features, weight, bias)[:, words]
     # Only the label words' rows of the vocabulary are multiplied.
     return nn.functional.linear(features, weight[words], None if bias is None else bias[words])
+
+
+# A prompt as keys and values.
+
+
+@torch.no_grad()
+def keys_and_values(base: Base, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """What the base's own attentions make of a text [1, T]: keys and values, each [L, H_kv, T, d_h]."""
+    seen = watched(base.backbone, input_ids=input_ids.to(base.device))
+    return torch.cat([key for _, key, _ in seen]).cpu(), torch.cat([value for _, _, value in seen]).cpu()
+
+
+def read_once(base: Base, prompt: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same prompt as the keys and values that a decoder makes of it, for all texts alike; gradients flow through.
+
+    What stands before a text in a decoder does not depend on the text: reading it once costs P positions, and not P
+    for every row. An encoder reads in both directions, so its prompts among the input embeddings stay as they are.
+    Several prompts [K, P, d] are read in one pass, to keys and values [L, K, H_kv, P, d_h].
+    """
+    if not base.decoder or set(prompt) != {"embeddings"} or len({_shape(layer) for layer in base.layers}) > 1:
+        return prompt
+    embeddings = prompt["embeddings"].to(base.embeddings.weight.dtype)
+    several = embeddings.dim() == 3
+    with only_at(base.layers[-1].block, torch.arange(0, device=base.device)):  # its last states are of no use
+        seen = watched(base.backbone, inputs_embeds=embeddings if several else embeddings[None], use_cache=False)
+    join = torch.stack if several else torch.cat
+    return {"keys": join([key for _, key, _ in seen]), "values": join([value for _, _, value in seen])}
+
+
+def _shape(layer: AttentionLayer) -> tuple[int, int]:
+    return layer.kv_heads, layer.head_width
 
 
 # What depends on the text, and what enters between layers.

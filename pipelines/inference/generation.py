@@ -12,7 +12,8 @@ import torch
 from transformers import DynamicCache
 
 from pipelines.errors import BaseModelError
-from pipelines.inference.forward import Base, states_behind
+from pipelines.inference.base import Base
+from pipelines.inference.forward import states_behind
 from pipelines.inference.mixed import token_ids
 from pipelines.prompts.artifact import SoftPrompt
 

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from .base import Base
 from .features import features
-from .forward import Base, class_scores, hidden_states, opened, read
+from .forward import class_scores, hidden_states, opened, read
 
 Says = Callable[[Sequence[int]], Tensor]  # from n tokens said so far, logits [B, n + 1, vocabulary] of what is next
 

@@ -24,9 +24,10 @@ from ..errors import DataError
 from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
 from ..tokens.template import encode
+from .base import Base
 from .buckets import buckets
 from .features import features
-from .forward import Base, class_scores, padded, pooled, states_behind, token_types
+from .forward import class_scores, padded, pooled, states_behind, token_types
 from .label_words import must_be_read, word_scores
 
 BATCH_ROWS = 64

@@ -20,7 +20,8 @@ from ..prompts.artifact import Proof, SoftPrompt, check_base, read_prompt, read_
 from ..settings import cache_folder
 from ..store.store import open_store
 from ..store.trees import load_checked_tree
-from .forward import Base, load_base, read_once
+from .base import Base, load_base
+from .forward import read_once
 from .mixed import Text, logits
 
 

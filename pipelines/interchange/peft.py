@@ -24,7 +24,7 @@ from transformers import MODEL_MAPPING, AutoConfig
 
 from pipelines.digests import digest_file, digest_files, folder_files
 from pipelines.errors import ArtifactError, BaseModelError, listed
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.interchange.beside import HEAD, check_kind, read_beside, read_json, read_tensors, write_beside
 from pipelines.prompts.artifact import SoftPrompt, check_base
 from pipelines.prompts.injection import input_shapes, key_value_shapes

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, keys_and_values
+from pipelines.inference.base import Base
+from pipelines.inference.forward import keys_and_values
 from pipelines.prompts.injection import Shapes
 from pipelines.recipe import Prompt
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, states_from
+from pipelines.inference.base import Base
+from pipelines.inference.forward import states_from
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -66,7 +66,7 @@ import torch
 from torch import nn
 
 from pipelines.errors import RecipeError, listed
-from pipelines.inference.forward import Base
+from pipelines.inference.base import Base
 from pipelines.prompts import initialisation
 from pipelines.prompts.initialisation import Origin, Tensors
 from pipelines.prompts.injection import Shapes, at_layer, input_shapes, key_value_shapes, separate_layers

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base
+from pipelines.inference.base import Base
 
 
 def word_head(base: Base, tokenizer: Any, words: Sequence[str]) -> dict[str, Tensor]:

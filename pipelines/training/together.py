@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError
+from pipelines.inference.base import Base
 from pipelines.inference.features import features
-from pipelines.inference.forward import Base, read_once
+from pipelines.inference.forward import read_once
 from pipelines.inference.label_words import must_be_read
 from pipelines.recipe import Optimisation, Prompt
 from pipelines.training.batches import epoch_batches, sorted_batches

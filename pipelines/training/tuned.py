@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import RecipeError, listed
+from pipelines.inference.base import Base
 from pipelines.inference.features import features
-from pipelines.inference.forward import Base, class_scores, read_once
+from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.methods import new_prompt
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot

@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
 from pipelines.errors import BaseModelError, DivergedError, PromptmintError, TrainingError
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint

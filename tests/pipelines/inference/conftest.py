@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 
 
 @pytest.fixture(scope="session")

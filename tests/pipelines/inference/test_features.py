@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from pipelines.inference import forward
+from pipelines.inference import base as frozen
+from pipelines.inference.base import Base
 from pipelines.inference.features import features
-from pipelines.inference.forward import Base, hidden_states, padded, read_once
+from pipelines.inference.forward import hidden_states, padded, read_once
 
 P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19, 5, 6, 7, 8, 9, 10, 11], [44, 2]]
@@ -75,6 +76,6 @@ def test_nothing_is_computed_on_padding(base: Base) -> None:
 
 
 def test_a_base_with_sliding_windows_is_not_packed() -> None:
-    assert forward._sees_all(LlamaConfig())
-    assert not forward._sees_all(MistralConfig(sliding_window=64))
-    assert not forward._sees_all(Qwen2Config(layer_types=["full_attention", "sliding_attention"], num_hidden_layers=2))
+    assert frozen._sees_all(LlamaConfig())
+    assert not frozen._sees_all(MistralConfig(sliding_window=64))
+    assert not frozen._sees_all(Qwen2Config(layer_types=["full_attention", "sliding_attention"], num_hidden_layers=2))

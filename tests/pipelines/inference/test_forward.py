@@ -22,12 +22,11 @@ from transformers import (
 )
 
 from pipelines.inference import forward
+from pipelines.inference.base import Base, load_base
 from pipelines.inference.forward import (
-    Base,
     class_scores,
     encoding,
     hidden_states,
-    load_base,
     padded,
     pooled,
     read_once,
@@ -499,23 +498,27 @@ def test_a_prefix_is_gone_after_an_exception(base: Base) -> None:
     assert torch.equal(alone(base, ROWS[0], {}), before)
 
 
-def test_two_copies_of_the_file_keep_to_themselves(any_folder: Path) -> None:
-    name = "pipelines.inference.a_copy_of_forward"  # it imports its neighbours
-    spec = importlib.util.spec_from_file_location(name, str(forward.__file__))
-    assert spec is not None and spec.loader is not None
-    copy = sys.modules[name] = importlib.util.module_from_spec(spec)
+def test_two_copies_of_the_package_keep_to_themselves(any_folder: Path) -> None:
+    name = "pipelines.a_copy_of_inference"  # as the code in a packaged model is one
+    folder = Path(str(forward.__file__)).parent
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(copy)
-        bases = [forward.load_base(any_folder), copy.load_base(any_folder)]
+        attention, base, copy = (importlib.import_module(f"{name}.{part}") for part in ("attention", "base", "forward"))
+        bases = [load_base(any_folder), base.load_base(any_folder)]
         prompts = [prompt_for(bases[0], "key-value", seed) for seed in (3, 4)]
         wanted = [alone(bases[0], ROWS[0], prompt) for prompt in prompts]
-        with copy._prefixed(bases[1].layers, prompts[1]["keys"], prompts[1]["values"]):
+        with attention.prefixed(bases[1].attentions, prompts[1]["keys"], prompts[1]["values"]):
             assert torch.equal(alone(bases[0], ROWS[0], prompts[0]), wanted[0])
         assert [len(base.layers) for base in bases] == [2, 2]
         with torch.no_grad():
             assert torch.equal(copy.hidden_states(bases[1], *padded(ROWS[:1]), prompts[1])[0], wanted[1])
     finally:
-        del sys.modules[name]
+        for module in [module for module in sys.modules if module.startswith(name)]:
+            del sys.modules[module]
 
 
 def test_an_encoder_decoder_of_sounds_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from pipelines.inference.forward import Base, class_scores, encoding, load_base, padded
+from pipelines.inference.base import Base, load_base
+from pipelines.inference.forward import class_scores, encoding, padded
 from pipelines.inference.instance import gated
 from pipelines.inference.label_words import word_scores
 

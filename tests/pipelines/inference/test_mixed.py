@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from pipelines.errors import DataError
 from pipelines.inference import mixed
-from pipelines.inference.forward import Base, hidden_states, load_base, padded, read_once
+from pipelines.inference.base import Base, load_base
+from pipelines.inference.forward import hidden_states, padded, read_once
 from pipelines.inference.mixed import logits, mixed_states
 from pipelines.prompts.artifact import SoftPrompt
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.inference.forward import class_scores, hidden_states, load_base, padded, pooled
+from pipelines.inference.base import load_base
+from pipelines.inference.forward import class_scores, hidden_states, padded, pooled
 from pipelines.prompts.artifact import read_prompt
 
 

@@ -18,7 +18,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 
 from pipelines.digests import digest_folder
 from pipelines.errors import ArtifactError, BaseModelError
-from pipelines.inference.forward import class_scores, hidden_states, load_base, padded, pooled
+from pipelines.inference.base import load_base
+from pipelines.inference.forward import class_scores, hidden_states, padded, pooled
 from pipelines.interchange.export import export
 from pipelines.interchange.peft import flattened, read_peft, unflattened
 from pipelines.prompts.artifact import read_prompt

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.prompts.initialisation import (
     Origin,
     inputs,

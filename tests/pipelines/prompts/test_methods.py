@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, hidden_states, load_base, padded
+from pipelines.inference.base import Base, load_base
+from pipelines.inference.forward import hidden_states, padded
 from pipelines.prompts.injection import input_shapes, key_value_shapes
 from pipelines.prompts.methods import PRESETS, new_prompt
 from pipelines.prompts.parameterisation import Encoded

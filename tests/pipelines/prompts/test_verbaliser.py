@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import load_base
+from pipelines.inference.base import load_base
 from pipelines.prompts.verbaliser import label_word_ids, word_head
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipelines.errors import TrainingError
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training.checkpoint import KEPT, Keeper, read_checkpoint, stopping, write_checkpoint
 from pipelines.training.loop import Trained, train

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, WhisperConfig
 
 from pipelines.digests import digest_json
 from pipelines.errors import BaseModelError, RecipeError, TrainingError
-from pipelines.inference.forward import load_base
+from pipelines.inference.base import load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.prompts.artifact import read_prompt
 from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import TrainingError
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training.loop import Trained, logits_of, train, validate
 from pipelines.training.shards import Rows

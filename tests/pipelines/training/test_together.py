@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, load_base
+from pipelines.inference.base import Base, load_base
 from pipelines.recipe import Optimisation, Prompt
 from pipelines.training.loop import train
 from pipelines.training.shards import Rows

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pipelines.errors import RecipeError
-from pipelines.inference.forward import Base, load_base, padded
+from pipelines.inference.base import Base, load_base
+from pipelines.inference.forward import padded
 from pipelines.recipe import Full, HeadOnly, Lora, Prompt, ZeroShot
 from pipelines.training.tuned import Tuned, linear_head, train_mode, tune
 

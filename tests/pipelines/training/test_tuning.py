@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from pipelines.errors import RecipeError
 from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
-from pipelines.inference.forward import load_base
+from pipelines.inference.base import load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.recipe import Baselines, BasePin, Data, Full, HeadOnly, Lora, Optimisation, Prompt, Recipe, Template
 from pipelines.store.trees import load_tree
