@@ -5,7 +5,7 @@ READY := .venv/.ready
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test test-integration check fmt bench docs up down clean
+.PHONY: help setup demo test coverage test-integration check fmt bench docs up down clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,9 +22,12 @@ demo: $(READY)  ## the main job: tickets checked, a prompt tuned, judged, regist
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## the tests: CPU, offline
-	$(BIN)/python -m pytest --cov=pipelines --cov-report=term -n 2 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 
-test-integration: $(READY)  ## real servers, a real browser, real S3
+coverage: $(READY)  ## the same, with the lines of pipelines that no test runs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" --cov=pipelines --cov-report=term-missing:skip-covered
+
+test-integration: $(READY)  ## real servers, a real browser, real S3, stories of minutes
 	$(BIN)/python -m pytest tests -m "long or slow or s3 or browser"
 
 check: $(READY)  ## formatting, lint, types, layers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,14 +22,14 @@ from pipelines.memo import Stage, remember
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import save_tree
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 MONTH_S = 30 * 24 * 3600
 OVERTAKEN = """
 import json
 from promptmint.embedded import embedded_prefect
 embedded_prefect()
-from flows.retrain import retrain
+from flows.retrain import mint
 from pipelines.promotion.ledger import promote
 from pipelines.store.store import the_ledger
 from tasks.progress import listeners
@@ -38,7 +39,7 @@ def overtake(news):
         promote(the_ledger(), "orchard", 2, who="ann", why="I was sooner", force=True)
 
 listeners.append(overtake)
-print(json.dumps(retrain("orchard.toml")))
+print(json.dumps(mint("orchard.toml")))
 """
 
 
@@ -80,15 +81,17 @@ class TestReproduce:
         assert [again.json[key] for key in ("card", "tensors", "machine", "versions")] == [{}, {}, {}, {}]
         assert shop.files() == before and set((shop.home / "work").iterdir()) == work
 
-    def test_another_seed_is_told_in_numbers_and_fails(self, shop: Any, first: dict[str, Any]) -> None:
-        path = shop.home / "cache" / first["artifact"] / "provenance.json"
-        honest = path.read_bytes()
-        origin = json.loads(honest)
+    @pytest.mark.usefixtures("in_mlflow")
+    def test_another_seed_is_told_in_numbers_and_fails(self, shop: Any, first: dict[str, Any], tmp_path: Path) -> None:
+        forged = shutil.copytree(shop.home / "cache" / first["artifact"], tmp_path / "forged")
+        origin = json.loads((forged / "provenance.json").read_bytes())
         origin["recipe"]["seed"] += 1
         origin["versions"]["torch"] = "0.1"
-        path.write_text(json.dumps(origin))
-        again = shop.promptmint("reproduce", "orchard@1", "--json")
-        path.write_bytes(honest)
+        (forged / "provenance.json").write_text(json.dumps(origin))
+        with tracking.connected() as client:
+            client.set_model_version_tag("orchard", "1", names.TAG_ARTIFACT, save_tree(LocalStore(shop.store), forged))
+            again = shop.promptmint("reproduce", "orchard@1", "--json")
+            client.set_model_version_tag("orchard", "1", names.TAG_ARTIFACT, first["artifact"])
         assert again.code == 1 and not again.json["equal"]
         assert again.json["card"].keys() == {"recipe", "seed"} and again.json["card"]["seed"] == [3, 4]
         assert again.json["tensors"]["keys"] > 0 and again.json["tensors"]["head.weight"] > 0

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_tunings_end_as_those_left_in_peace() -> None:
     command = [sys.executable, "benchmarks/resume/run.py", "--kills", "3", "--baselines", "--seed", "1"]

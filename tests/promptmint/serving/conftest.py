@@ -51,6 +51,7 @@ def stocked(mint_on: Callable[..., Any], bert_folder: Path, tmp_path_factory: py
     shop = Shop(tmp_path_factory.mktemp("shop"), minted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROMPTMINT_HOME", str(shop.home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # which MLflow itself sets once it was told
         for name, versions in minted.items():
             for each in versions:
                 shop.register(name, each)
@@ -63,6 +64,7 @@ def shop(stocked: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop
     """A shop of the test's own; the first version of each prompt is champion."""
     home = shutil.copytree(stocked.home, tmp_path / "home")
     monkeypatch.setenv("PROMPTMINT_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Shop(home, stocked.minted)
 
 
