@@ -88,10 +88,14 @@ class TestReproduce:
         origin["recipe"]["seed"] += 1
         origin["versions"]["torch"] = "0.1"
         (forged / "provenance.json").write_text(json.dumps(origin))
+        store = LocalStore(shop.store)
+        before = store.keys("")
         with tracking.connected() as client:
-            client.set_model_version_tag("orchard", "1", names.TAG_ARTIFACT, save_tree(LocalStore(shop.store), forged))
+            client.set_model_version_tag("orchard", "1", names.TAG_ARTIFACT, save_tree(store, forged))
             again = shop.promptmint("reproduce", "orchard@1", "--json")
             client.set_model_version_tag("orchard", "1", names.TAG_ARTIFACT, first["artifact"])
+        for key in set(store.keys("")) - set(before):
+            store.delete(key)
         assert again.code == 1 and not again.json["equal"]
         assert again.json["card"].keys() == {"recipe", "seed"} and again.json["card"]["seed"] == [3, 4]
         assert again.json["tensors"]["keys"] > 0 and again.json["tensors"]["head.weight"] > 0
