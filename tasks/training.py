@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect import task
@@ -26,8 +27,7 @@ def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Com
     store = the_store()
     return train_all(
         store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
-        on_news=StageProgress("train"),
-        on_result=lambda name, reused: tell(News("train", f"{name}: {'from the store' if reused else 'done'}", 1, 1)),
+        on_news=StageProgress("train"), on_result=partial(_tell_result, "train"),
     )  # fmt: skip
 
 
@@ -39,9 +39,12 @@ def sweep(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Com
     store = the_store()
     rows = leaderboard.sweep(
         store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
-        on_news=StageProgress("sweep"),
-        on_result=lambda name, reused: tell(News("sweep", f"{name}: {'from the store' if reused else 'done'}", 1, 1)),
+        on_news=StageProgress("sweep"), on_result=partial(_tell_result, "sweep"),
     )  # fmt: skip
     table = [dict(zip(SWEPT, row, strict=True)) for row in leaderboard_rows(rows)]
     create_table_artifact(table, key=f"{recipe.name}-leaderboard", description="Chosen by the validation split")
     return rows
+
+
+def _tell_result(stage: str, name: str, reused: bool) -> None:
+    tell(News(stage, f"{name}: {'from the store' if reused else 'done'}", 1, 1))

@@ -54,7 +54,7 @@ from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute
 from pipelines.training.leaderboard import chosen, sweep
-from pipelines.training.tuning import job_for, tune_jobs
+from pipelines.training.tuning import job_for, split_folders, tune_jobs
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
@@ -147,7 +147,8 @@ def run_final(cell: str, method: str, seed: int, board: list[dict[str, Any]], pl
         return
     recipe = chosen(place.recipe, board).model_copy(update={"seed": seed})
     kind = method if method in BASELINES else "prompt"
-    job = job_for(recipe, kind, place.base, place.base_folder, place.store, place.shards, cache_folder())
+    folders = split_folders(place.store, place.shards, cache_folder())
+    job = job_for(recipe, kind, place.base, place.base_folder, place.shards, folders)
     result = tune_jobs(
         place.store, [job], place.base, place.base_folder, place.shards, load_compute(), home() / "work",
         on_news=lambda news: None, on_result=lambda name, reused: None,

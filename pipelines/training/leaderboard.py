@@ -16,7 +16,7 @@ from pipelines.recipe import Recipe, changed
 from pipelines.store.store import Store
 from pipelines.training.compute import Compute
 from pipelines.training.launch import News
-from pipelines.training.tuning import Told, job_for, tune_jobs
+from pipelines.training.tuning import Told, job_for, split_folders, tune_jobs
 
 Row = dict[str, Any]  # method, change, chosen; validation_accuracy, validation_loss, epoch or diverged_at; what it cost
 
@@ -41,8 +41,9 @@ def sweep(
         TrainingError: the workers failed, or every setting of a method diverged.
     """
     combinations = list(recipe.sweep.combinations()) if recipe.sweep else []
+    folders = split_folders(store, shards, cache)
     jobs = [
-        job_for(changed(recipe, method, change), method, base, base_folder, store, shards, cache).model_copy(
+        job_for(changed(recipe, method, change), method, base, base_folder, shards, folders).model_copy(
             update={"name": f"{method}-{number}", "may_diverge": True}
         )
         for number, (method, change) in enumerate(combinations, start=1)

@@ -54,7 +54,8 @@ def train_all(
         RecipeError: prompt and text together are longer than the base's context.
         TrainingError: the workers failed, or a training diverged.
     """
-    jobs = [job_for(recipe, method, base, base_folder, store, shards, cache) for method in _trained(recipe)]
+    folders = split_folders(store, shards, cache)
+    jobs = [job_for(recipe, method, base, base_folder, shards, folders) for method in _trained(recipe)]
     results = tune_jobs(store, jobs, base, base_folder, shards, compute, cache.parent / "work", on_news, on_result)
     for method, result in results.items():
         if "diverged_at" in result:
@@ -119,11 +120,12 @@ def job_for(
     method: str,
     base: PinnedBase,
     base_folder: Path,
-    store: Store,
     shards: Mapping[str, str],
-    cache: Path,
+    folders: Mapping[str, Path],
 ) -> TrainJob:
     """One method of a recipe, to be tuned; of the prompt also what its artifact says of its origin.
+
+    `folders` are those of `split_folders`.
 
     Raises:
         RecipeError: prompt and text together are longer than the base's context.
@@ -139,9 +141,13 @@ def job_for(
     }
     return TrainJob(
         name=method, kind=method, settings=settings.model_dump(mode="json"), shared=recipe.training, head=recipe.head,
-        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {},
-        train=load_tree(store, shards["train"], cache), validation=load_tree(store, shards["validation"], cache),
+        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {}, **folders,
     )  # fmt: skip
+
+
+def split_folders(store: Store, shards: Mapping[str, str], cache: Path) -> dict[str, Path]:
+    """The folders of the shards that a training reads, by split."""
+    return {split: load_tree(store, shards[split], cache) for split in ("train", "validation")}
 
 
 def _trained(recipe: Recipe) -> list[str]:

@@ -196,7 +196,8 @@ def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(bert_folder: Path)
 
 def test_checkpoints_go_by_the_memo_and_are_no_part_of_it(place: Any, tmp_path: Path) -> None:
     def asked(recipe: Recipe) -> TrainJob:
-        return job_for(recipe, "prompt", place.base, place.base_folder, place.store, place.shards, place.cache)
+        folders = {split: place.folders[split] for split in ("train", "validation")}
+        return job_for(recipe, "prompt", place.base, place.base_folder, place.shards, folders)
 
     job = asked(RECIPE)
     inputs = tuning._inputs(job, place.base, place.shards)
