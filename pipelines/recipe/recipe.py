@@ -77,10 +77,15 @@ class Recipe(Section):
                 f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
                 f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
             )
+        if self.gates.budgets.added_latency_ms and self.gates.budgets.latency_tokens > self.template.max_tokens:
+            raise ValueError(
+                f"gates.budgets.latency_tokens = {self.gates.budgets.latency_tokens} is more than template.max_tokens "
+                f"= {self.template.max_tokens}: no text is ever that long. Lower it"
+            )
         compared = {name for name, _ in self.baselines.named()} | {"champion"}
-        for gate in self.gates.comparisons:
-            if gate.to not in compared:
-                raise ValueError(f"a gate compares with {gate.to!r}, but there is no [baselines.{gate.to}]")
+        for opponent in self.gates.opponents:
+            if opponent not in compared:
+                raise ValueError(f"a gate compares with {opponent!r}, but there is no [baselines.{opponent}]")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
-from pipelines.evaluation.gates import IN_WORDS
+from pipelines.evaluation.comparisons import IN_WORDS
 from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
