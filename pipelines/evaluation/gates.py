@@ -2,7 +2,7 @@
 
 A comparison (non-inferiority, superiority, robustness) goes example by example and has three ends. *Passed*: the lower
 bound of the difference is beyond the threshold. *Refused*: even the upper bound is not, so the prompt is worse than the
-recipe allows. *Inconclusive*: the test set is too small to tell, and the reason says how many more examples would decide.
+recipe allows. *Inconclusive*: the test set is too small to tell, and the reason says how many more would decide.
 Guards have three ends too: see `guards.py`. A verdict is a report, never an exception.
 """
 

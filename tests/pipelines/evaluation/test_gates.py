@@ -60,7 +60,7 @@ def test_an_estimate_beyond_the_margin_is_inconclusive_while_it_may_be_chance(an
     (gate,) = verdict.gates
     assert gate.estimate == -2.5 and gate.high is not None and gate.high > -2
     assert verdict.verdict == "inconclusive"
-    assert "too few to tell, about 2" in verdict.reason, "with so many it would be refused"
+    assert "too few to tell, about 30," in verdict.reason, "with so many it would be refused"
 
 
 def test_a_prompt_that_is_better_is_said_to_be_ahead(answered: Answered) -> None:

@@ -1,0 +1,73 @@
+"""The added latency: both sides measured in turn, on every kind of base and of head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.errors import DataError
+from pipelines.evaluation import latency
+from pipelines.evaluation.gates import judge
+from pipelines.inference.base import load_base
+from pipelines.prompts.artifact import read_prompt
+from pipelines.recipe import Budgets, Gates
+
+
+def test_both_sides_answer_the_same_text_in_turn(minted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, prompt = load_base(minted.base_folder), read_prompt(minted.folder)
+    asked: list[tuple[bool, tuple[int, ...], torch.Tensor]] = []
+    answer = latency.scores_of_one
+
+    def watched(base: Any, ids: torch.Tensor, mask: torch.Tensor, steered: Any) -> torch.Tensor:
+        scores = answer(base, ids, mask, steered)
+        asked.append((bool(steered.tensors), tuple(ids.shape), scores))
+        return scores
+
+    monkeypatch.setattr(latency, "scores_of_one", watched)
+    found = latency.measure(base, prompt, 12)
+    rounds = latency.WARM_UP + latency.REPETITIONS
+    assert [steered for steered, *_ in asked] == [True, False] * rounds
+    assert {shape for _, shape, _ in asked} == {(1, 12)}
+    assert not torch.equal(asked[0][2], asked[1][2]), "the prompt has a say, and the base answers without it"
+    assert found["added_latency_ms"] == pytest.approx(found["prompt_latency_ms"] - found["base_latency_ms"], abs=1e-3)
+    assert found["base_latency_ms"] > 0 and found["latency_tokens"] == 12
+    assert found["machine"]["device"] == "cpu" and found["machine"]["threads"] >= 1
+
+
+def test_what_is_slow_is_seen(minted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    answer = latency.scores_of_one
+
+    def slow(base: Any, ids: torch.Tensor, mask: torch.Tensor, steered: Any) -> torch.Tensor:
+        time.sleep(0.01 * bool(steered.tensors))
+        return answer(base, ids, mask, steered)
+
+    monkeypatch.setattr(latency, "scores_of_one", slow)
+    monkeypatch.setattr(latency, "REPETITIONS", 20)
+    found = latency.measure(load_base(minted.base_folder), read_prompt(minted.folder), 4)
+    assert found["added_latency_ms"] > 5
+
+
+BUDGET = Gates(budgets=Budgets(added_latency_ms=0.5))
+
+
+@pytest.mark.parametrize(("added", "verdict"), [(-0.02, "passed"), (0.5, "passed"), (0.51, "refused")])
+def test_a_budget_of_time_may_be_spent_and_not_more(added: float, verdict: str) -> None:
+    (gate,) = judge(BUDGET, {}, {"added_latency_ms": added, "base_latency_ms": 3.2}, seed=0).gates
+    assert (gate.name, gate.verdict, gate.estimate) == ("budget of added latency", verdict, added)
+    assert gate.reason == (
+        f"{added:.2f} ms added to the 3.20 ms in which the base alone answers a text of 32 tokens, 0.5 allowed"
+    )
+
+
+def test_a_time_that_was_not_taken_is_missed() -> None:
+    with pytest.raises(DataError, match="budget for 'added_latency_ms', but the costs tell only 'artifact_bytes'"):
+        judge(BUDGET, {}, {"artifact_bytes": 3}, seed=0)
+
+
+def test_a_budget_that_is_not_asked_for_is_in_no_digest() -> None:
+    assert Budgets().model_dump() == {"artifact_bytes": None, "trainable_params": None}
+    assert Budgets(added_latency_ms=1).model_dump()["latency_tokens"] == 32
