@@ -118,6 +118,26 @@ def chance(gap: float, variance: float, n: int, confidence: float, *, largest: f
     return normal.cdf((gap - largest / n) / spread - normal.inv_cdf(confidence))
 
 
+def tries_to_prove_below(share: float, limit: float, level: float, power: float = 0.8) -> int:
+    """How many tries prove a share below the limit, were it what it looks like: for `binomial_at_most` to be <= level.
+
+    By the normal approximation with its continuity correction.
+
+    Source: Fleiss, Levin & Paik 2003, "Statistical Methods for Rates and Proportions", section 2.5.
+
+    Args:
+        share: of successes; below `limit`.
+        limit: a fraction, above 0 and below 1.
+        level: of the test.
+        power: how often that many tries would be enough.
+    """
+    normal = NormalDist()
+    spread = normal.inv_cdf(1 - level) * math.sqrt(limit * (1 - limit))
+    spread += normal.inv_cdf(power) * math.sqrt(share * (1 - share))
+    n = (spread / (limit - share)) ** 2
+    return math.ceil(n / 4 * (1 + math.sqrt(1 + 2 / (n * (limit - share)))) ** 2)
+
+
 def mcnemar(lost: int, won: int) -> float:
     """The two-sided p-value of "both models are equally often right", by McNemar's exact test.
 
