@@ -51,7 +51,7 @@ def judge(
         gates: what the recipe asks for.
         scores: on the same test examples: `prompt`, and every baseline and `champion` that a gate compares it with.
             Without a `champion` there is nothing to compare with, and a gate against it is passed.
-        costs: of the prompt: `artifact_bytes`, `trainable_params`, `added_latency_ms` and `base_latency_ms`, where the
+        costs: of the prompt: `artifact_bytes`, `trainable_params`, and the figures of `latency.measure`, where the
             recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
         labels: the recipe's, in the order of the logits; needed where a gate looks at every label.
@@ -125,17 +125,23 @@ def _budgets(budgets: Budgets, costs: Mapping[str, Any]) -> Iterator[GateResult]
             words = key.replace("_params", " parameters").replace("_", " ")
             cost = _cost(key, costs)
             yield _budget(f"budget of {words}", cost, limit, f"{cost:,} {words} of {limit:,} allowed")
-    if (limit := budgets.added_latency_ms) is not None:
-        added, base = _cost("added_latency_ms", costs), _cost("base_latency_ms", costs)
-        reason = (
-            f"{added:.2f} ms added to the {base:.2f} ms in which the base alone answers a text of "
-            f"{budgets.latency_tokens} tokens, {limit:g} allowed"
-        )
-        yield _budget("budget of added latency", added, limit, reason)
+    if budgets.added_latency_ms is not None:
+        yield _added_latency(budgets.added_latency_ms, budgets.latency_tokens, costs)
 
 
-def _budget(name: str, cost: float, limit: float, reason: str) -> GateResult:
+def _budget(name: str, cost: int, limit: int, reason: str) -> GateResult:
     return GateResult(name, "passed" if cost <= limit else "refused", cost, None, None, limit, reason)
+
+
+def _added_latency(limit: float, tokens: int, costs: Mapping[str, Any]) -> GateResult:
+    """Whether the prompt adds no more than `limit` ms to an answer: like a guard, refused only where that is proven."""
+    added, base, least = (_cost(f"{key}_ms", costs) for key in ("added_latency", "base_latency", "added_latency_low"))
+    verdict: Outcome = "passed" if added <= limit else "refused" if least > limit else "inconclusive"
+    reason = (
+        f"{added:.2f} ms (at least {least:.2f}) added to the {base:.2f} ms in which the base alone answers a text of "
+        f"{tokens} tokens, {limit:g} allowed"
+    )
+    return GateResult("budget of added latency", verdict, added, None, None, limit, reason)
 
 
 def _cost(key: str, costs: Mapping[str, Any]) -> Any:
