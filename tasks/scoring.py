@@ -71,12 +71,11 @@ def score_disturbed(
         for method in filter(None, ("prompt", gate.beside)):
             contender = replace(_contender(recipe, method, trained), name=f"{method}-{len(asked)}", shards=tokens)
             asked.append((name, method, contender))
-    if asked:
-        folder = load_checked_tree(store, base.digest, cache)
-        contenders, progress = [contender for *_, contender in asked], StageProgress("score")
-        digests = score_all(store, contenders, base.digest, folder, "", compute, cache, progress)
-        for name, method, contender in asked:
-            found[name]["scores"][method] = digests[contender.name]
+    folder = load_checked_tree(store, base.digest, cache)
+    contenders, progress = [contender for *_, contender in asked], StageProgress("score")
+    digests = score_all(store, contenders, base.digest, folder, "", compute, cache, progress)
+    for name, method, contender in asked:
+        found[name]["scores"][method] = digests[contender.name]
     return found
 
 
@@ -84,9 +83,7 @@ def score_disturbed(
 def measure_latency(
     recipe: Recipe, base: PinnedBase, trained: Mapping[str, Mapping[str, Any]], compute: Compute
 ) -> dict[str, Any]:
-    """What the prompt adds to the time of an answer, in this run on this machine; nothing where there is no budget."""
-    if recipe.gates.budgets.added_latency_ms is None:
-        return {}
+    """What the prompt adds to the time of an answer, in this run on this machine."""
     from pipelines.evaluation.latency import added_latency
 
     store, cache = the_store(), cache_folder()
