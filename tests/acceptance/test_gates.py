@@ -29,6 +29,7 @@ beside = "lora"
 def test_all_gates_are_asked_and_the_family_promotes(workshop: Callable[..., Any], tmp_path: Any) -> None:
     shop = workshop(tmp_path / "workshop")
     shop.edit("[promotion]", ROBUST)
+    shop.edit("epochs = 8", "epochs = 4")
     shop.edit("trainable_params = 2_000", "trainable_params = 2_000, added_latency_ms = 1000.0, latency_tokens = 16")
     shop.edit('policy = "automatic"', 'policy = "family"\nfamily = "nightly"')
     done = shop.promptmint("run", "orchard.toml", "--json", timeout_s=600)
