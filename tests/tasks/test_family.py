@@ -1,4 +1,4 @@
-"""A family as its flow judges it: the recipes that name it, the records of their runs, the challengers of the ledger."""
+"""A family as its flow judges it: the recipes that name it, the records of their runs, and the ledger."""
 
 from __future__ import annotations
 
