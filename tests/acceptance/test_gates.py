@@ -61,4 +61,4 @@ def test_all_gates_are_asked_and_the_family_promotes(workshop: Callable[..., Any
     unchanged = shop.promptmint("run", "orchard.toml", "--json")
     assert unchanged.json["unchanged"] and unchanged.json["latency"] == latency, "a measured time changes nothing"
     page = shop.promptmint("report", "orchard", "--html", "page.html")
-    assert page.code == 0 and "Robust to typos (5 %)" in (shop.folder / "page.html").read_text()
+    assert page.code == 0 and "Robust to typos (5\N{NO-BREAK SPACE}%)" in (shop.folder / "page.html").read_text()
