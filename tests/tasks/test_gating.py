@@ -121,7 +121,7 @@ def test_the_champion_is_compared_on_what_it_has_not_learnt_from(
     cost = {"prompt": {"trainable_params": 7, "artifact_bytes": 99, "seconds": 1.0}}
     asked = (load_recipe(tmp_path / "talk.toml"), scores, cost, "0" * 64, "")
     seen = save_bytes(the_store(), json.dumps(names[:400]).encode())
-    fair, unfair = judge.fn(*asked, seen), judge.fn(*asked)
+    fair, unfair = judge.fn(*asked, seen=seen), judge.fn(*asked)
     assert (fair["verdict"], unfair["verdict"]) == ("passed", "refused")
     assert fair["gates"][0]["estimate"] == 0.0
     assert (fair["scores"]["champion"]["n"], fair["scores"]["prompt"]["n"]) == (600, 1000)
