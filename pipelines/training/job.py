@@ -71,6 +71,6 @@ class ScoreJob(_Closed):
 class JobFile(_Closed):
     """Several jobs on one base, which a worker loads once."""
 
-    base: Path
-    compute: Compute
-    jobs: tuple[Annotated[TrainJob | ScoreJob, Field(discriminator="do")], ...]
+    base: Path | None = None  # None: another machine has the jobs
+    compute: Compute  # of this machine
+    jobs: tuple[Annotated[TrainJob | ScoreJob, Field(discriminator="do")], ...] = ()

@@ -1,4 +1,4 @@
-"""The worker: jobs from a file, a folder per job. It speaks to no server.
+"""The worker: jobs from a file, a folder per job. It speaks to no server; one that helps another machine reads the store.
 
 python -m torch.distributed.run --nproc-per-node N -m pipelines.training.worker JOB.json OUT/
 """
@@ -14,12 +14,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -33,8 +31,13 @@ from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
+from pipelines.settings import cache_folder
+from pipelines.store.store import the_store
+from pipelines.store.trees import load_tree
 from pipelines.training.checkpoint import Keeper, stopping
+from pipelines.training.collective import told, world
 from pipelines.training.compute import Compute
+from pipelines.training.group import device_of, joined
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import Rows, read_rows
@@ -45,25 +48,43 @@ FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the
 
 
 def main(job_path: Path, out: Path) -> None:
-    """Do every job of the file that `out` does not hold yet."""
+    """Do every job of the file that `out` does not hold yet; a file without any: those of the machine that has them."""
     if (lock := job_path.parent / LAUNCHER).exists():
         threading.Thread(target=_end_with_launcher, args=(lock,), daemon=True).start()
-    jobs = JobFile.model_validate_json(job_path.read_bytes())
+    mine = JobFile.model_validate_json(job_path.read_bytes())
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = _device(jobs.compute)
-    with _process_group(device, jobs.compute, out.parent / "group"):
-        base = _base(jobs.base, device)
+    device = device_of(mine.compute)
+    with joined(mine.compute, device, job_path.parent, leads=mine.base is not None):
+        folder, jobs = _asked_for(mine, out, device)
+        base = _base(folder, device)
         untouched = _digest_weights(base)
-        for job in jobs.jobs:
-            if (out / job.name).is_dir():
-                continue
-            torch.manual_seed(job.seed + _rank())
+        for job in jobs:
+            torch.manual_seed(job.seed + world()[1])
             if isinstance(job, TrainJob):
-                _train(job, base, jobs.base, out, jobs.compute)
-            elif _rank() == 0:
-                _score(job, base, jobs.base, out)
+                _train(job, base, folder, out, mine.compute)
+            elif world()[1] == 0:
+                _score(job, base, folder, out)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
+
+
+def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, list[TrainJob | ScoreJob]]:
+    """The base's folder and what is still to do, as the first worker knows, on every worker."""
+    left = mine.model_copy(update={"jobs": tuple(job for job in mine.jobs if not (out / job.name).is_dir())})
+    told_jobs = told(left.model_dump_json().encode() if world()[1] == 0 else b"", device)
+    asked = JobFile.model_validate_json(told_jobs)
+    assert asked.base is not None
+    return _here(asked.base), [
+        job.model_copy(update={"train": _here(job.train), "validation": _here(job.validation)})
+        if isinstance(job, TrainJob)
+        else job
+        for job in asked.jobs
+    ]
+
+
+def _here(folder: Path) -> Path:
+    """A folder of the cache; on a machine that does not have it, fetched from the store by the digest in its name."""
+    return folder if folder.is_dir() else load_tree(the_store(), folder.name, cache_folder())
 
 
 def _end_with_launcher(lock: Path) -> None:
@@ -93,7 +114,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
             raise
         _publish_divergence(out, job.name, error.step)
         return
-    if _rank() != 0:
+    if world()[1] != 0:
         return
     with _published(out, job.name) as folder:
         result = {**asdict(went), "trainable_params": tuned.trainable_params(), "machine": machine(tuned)}
@@ -105,7 +126,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
 
 
 def _publish_divergence(out: Path, name: str, step: int) -> None:
-    if _rank() == 0:
+    if world()[1] == 0:
         with _published(out, name) as folder:
             (folder / "result.json").write_bytes(canonical_json({"diverged_at": step, "seconds": 0.0}))
 
@@ -171,7 +192,7 @@ def _digest_tensor(tensor: Tensor) -> str:
 
 def _tell(out: Path, name: str, news: dict[str, Any]) -> None:
     """Append a line for the launcher to read, whole or, where the disk is full, not at all."""
-    if _rank() != 0:
+    if world()[1] != 0:
         return
     line, written = canonical_json({"job": name, **news}) + b"\n", 0
     with suppress(OSError), (out / "progress.jsonl").open("ab", buffering=0) as file:
@@ -191,39 +212,6 @@ def _published(out: Path, name: str) -> Iterator[Path]:
         folder.mkdir()
         yield folder
         folder.rename(out / name)
-
-
-def _device(compute: Compute) -> torch.device:
-    """This worker's device, its share of the cores set."""
-    workers = int(os.environ.get("WORLD_SIZE", 1))
-    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // workers))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of CPUs too: plain matrices stay in bf16
-    if compute.device == "cpu" or (compute.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    return device
-
-
-@contextmanager
-def _process_group(device: torch.device, compute: Compute, meeting: Path) -> Iterator[None]:
-    """The workers joined: gloo on CPUs, NCCL on GPUs; one worker alone needs no group. They meet in a file."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    workers, timeout = int(os.environ["WORLD_SIZE"]), timedelta(seconds=min(compute.timeout_s, 1800))
-    store = dist.FileStore(str(meeting), workers)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=_rank(), world_size=workers, timeout=timeout)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", 0))
 
 
 if __name__ == "__main__":
