@@ -26,6 +26,7 @@ class Compute(BaseModel):
     run_timeout_s: int = Field(24 * 3600, ge=1)  # of a whole run, its waiting left out
     checkpoint_s: float = Field(5.0, gt=0)  # between two checkpoints of a training; more where writing takes long
     micro_tokens: int = Field(0, ge=0)  # positions a worker trains on at a time, batches cut to fit; 0: a batch at once
+    sharded: bool = False  # the frozen base cut over all workers (FSDP2), for one that does not fit a device
     hosts: int = Field(1, ge=1)  # machines that share every batch; on the others runs `promptmint join`
     least_hosts: int | None = Field(None, ge=1)  # with so many of them it begins, and goes on; None: all
     rendezvous: str | None = Field(None, pattern=r"^[^\s:/]+:[0-9]+$")  # HOST:PORT of the machine that launches

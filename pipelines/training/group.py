@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from pipelines.training.compute import Compute
 
@@ -54,7 +56,7 @@ def joined(compute: Compute, device: torch.device, folder: Path, leads: bool) ->
         dist.destroy_process_group()
 
 
-Met = tuple[dist.Store, int, int]  # store, rank, workers
+Met = tuple[Any, int, int]  # a store of torch.distributed, rank, workers
 
 
 def _met_in_file(folder: Path) -> Met:
@@ -65,7 +67,7 @@ def _met_in_file(folder: Path) -> Met:
 
 def _met_at_address(timeout: timedelta, leads: bool) -> Met:
     """The launcher's own store; ranks are counted from the first worker of the machine that leads."""
-    store, rank, workers = next(dist.rendezvous("env://", timeout=timeout))
+    store, rank, workers = next(rendezvous("env://", timeout=timeout))
     if leads and int(os.environ["LOCAL_RANK"]) == 0:
         store.set("leader", str(rank))
     store.wait(["leader"], timeout)

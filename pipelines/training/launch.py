@@ -46,7 +46,9 @@ def launch(
         TrainingError: a worker failed or took too long; the message ends with what it printed last.
         PromptmintError: what a worker raised on purpose.
     """
-    if all(isinstance(job, ScoreJob) for job in jobs):  # one worker answers, and the others would look on
+    if (
+        all(isinstance(job, ScoreJob) for job in jobs) and not compute.sharded
+    ):  # one worker answers, and the others would look on
         compute = compute.model_copy(update={"workers": 1, "hosts": 1})
     with _work_folder(scratch) as work:
         workers = _start(work, JobFile(base=base, compute=compute, jobs=tuple(jobs)))
@@ -111,6 +113,7 @@ def _start(work: Path, jobs: JobFile) -> subprocess.Popen[bytes]:
 def _command(job_path: Path, out: Path, jobs: JobFile) -> list[str]:
     """torchrun; on one machine its rendezvous is a file, so that nothing listens on the network."""
     compute = jobs.compute
+    hosts = f"{compute.least_hosts or compute.hosts}:{compute.hosts}"
     if compute.hosts == 1:
         meeting = [f"--rdzv-endpoint={job_path.parent / 'rendezvous'}", "--rdzv-conf=store_type=file"]
     else:
@@ -121,7 +124,7 @@ def _command(job_path: Path, out: Path, jobs: JobFile) -> list[str]:
             *(f"--rdzv-conf=is_host={leads},{waiting}", f"--local-addr={_address(compute.interface)}"),
         ]
     return [
-        *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={compute.least_hosts or compute.hosts}:{compute.hosts}"),
+        *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={hosts}"),
         *(f"--nproc-per-node={compute.workers}", "--rdzv-backend=c10d", *meeting, f"--max-restarts={compute.restarts}"),
         *("-m", "pipelines.training.worker", str(job_path), str(out)),
     ]  # fmt: skip
@@ -130,7 +133,7 @@ def _command(job_path: Path, out: Path, jobs: JobFile) -> list[str]:
 def _address(interface: str | None) -> str:
     """This machine's IPv4 address on a network interface."""
     found = psutil.net_if_addrs()
-    addresses = [each.address for each in found.get(str(interface), []) if each.family == socket.AF_INET]
+    addresses: list[str] = [each.address for each in found.get(str(interface), []) if each.family == socket.AF_INET]
     if not addresses:
         raise RecipeError(
             f"The compute profile's interface = {interface!r} has no IPv4 address on this machine. There are: "

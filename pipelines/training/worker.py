@@ -1,4 +1,4 @@
-"""The worker: jobs from a file, a folder per job. It speaks to no server; one that helps another machine reads the store.
+"""The worker: jobs from a file, a folder per job. It speaks to no server; helping another machine, it reads the store.
 
 python -m torch.distributed.run --nproc-per-node N -m pipelines.training.worker JOB.json OUT/
 """
@@ -40,6 +40,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.group import device_of, joined
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
+from pipelines.training.sharding import shard, whole
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
@@ -56,14 +57,16 @@ def main(job_path: Path, out: Path) -> None:
     device = device_of(mine.compute)
     with joined(mine.compute, device, job_path.parent, leads=mine.base is not None):
         folder, jobs = _asked_for(mine, out, device)
-        base = _base(folder, device)
+        base = _base(folder, device if not mine.compute.sharded else torch.device("cpu"))
         untouched = _digest_weights(base)
         for job in jobs:
             torch.manual_seed(job.seed + world()[1])
+            if mine.compute.sharded:
+                base = _base(folder, torch.device("cpu"))  # a job's own, to be cut
             if isinstance(job, TrainJob):
-                _train(job, base, folder, out, mine.compute)
-            elif world()[1] == 0:
-                _score(job, base, folder, out)
+                _train(job, base, folder, out, mine.compute, device)
+            elif world()[1] == 0 or mine.compute.sharded:
+                _score(job, base, folder, out, mine.compute, device)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
 
@@ -74,10 +77,9 @@ def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, li
     told_jobs = told(left.model_dump_json().encode() if world()[1] == 0 else b"", device)
     asked = JobFile.model_validate_json(told_jobs)
     assert asked.base is not None
+    folders = ("train", "validation", "rows", "weights")
     return _here(asked.base), [
-        job.model_copy(update={"train": _here(job.train), "validation": _here(job.validation)})
-        if isinstance(job, TrainJob)
-        else job
+        job.model_copy(update={name: _here(path) for name in folders if (path := getattr(job, name, None))})
         for job in asked.jobs
     ]
 
@@ -97,11 +99,13 @@ def _end_with_launcher(lock: Path) -> None:
         os._exit(1)
 
 
-def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute) -> None:
+def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
     rows, validation = read_rows(job.train), read_rows(job.validation)
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
+    if compute.sharded:
+        shard(tuned, settings, device)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
         with stopping(keeper):
@@ -114,7 +118,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
             raise
         _publish_divergence(out, job.name, error.step)
         return
-    if world()[1] != 0:
+    if world()[1] != 0 and not compute.sharded:
         return
     with _published(out, job.name) as folder:
         result = {**asdict(went), "trainable_params": tuned.trainable_params(), "machine": machine(tuned)}
@@ -131,13 +135,15 @@ def _publish_divergence(out: Path, name: str, step: int) -> None:
             (folder / "result.json").write_bytes(canonical_json({"diverged_at": step, "seconds": 0.0}))
 
 
-def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
+def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
+    settings = METHODS[job.kind].model_validate(job.settings)
     if job.kind == "prompt" and job.weights is not None:
         tuned = _from_artifact(base, job.weights)
     else:
-        settings = METHODS[job.kind].model_validate(job.settings)
         tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
+    if compute.sharded:
+        shard(tuned, settings, device)
     logits = logits_of(tuned, read_rows(job.rows), job.batch_size)
     with _published(out, job.name) as folder:
         save_file({"logits": logits}, folder / "logits.safetensors")
@@ -183,7 +189,7 @@ def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> l
 def _digest_weights(base: Base) -> str:
     """One digest over every weight of the frozen base, to show that training left it alone."""
     weights = sorted(base.whole.state_dict().items())
-    return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(tensor)) for _, tensor in weights))
+    return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(whole(tensor))) for _, tensor in weights))
 
 
 def _digest_tensor(tensor: Tensor) -> str:
@@ -206,12 +212,13 @@ def _tell(out: Path, name: str, news: dict[str, Any]) -> None:
 
 @contextmanager
 def _published(out: Path, name: str) -> Iterator[Path]:
-    """A folder to fill, which takes its name in `out` only when it is complete."""
+    """A folder to fill, which takes its name in `out` only when it is complete, and only on the first worker."""
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out, ignore_cleanup_errors=True) as building:
         folder = Path(building) / name
         folder.mkdir()
         yield folder
-        folder.rename(out / name)
+        if world()[1] == 0:
+            folder.rename(out / name)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import typer
 
 from pipelines.errors import RecipeError, TrainingError
 from pipelines.settings import home
-from pipelines.settings import home
 from promptmint.commands.answers import AsJson, console, print_json, report
 
 

@@ -170,7 +170,7 @@ def test_a_machine_without_the_base_fetches_it_by_its_digest(place: Any, on: Any
     base = load_tree(place.store, place.base.digest, place.cache)
     asking = JobFile(base=base, compute=profile(), jobs=(job(place, "prompt"),))
     (tmp_path / "asked.json").write_text(asking.model_dump_json())
-    helper = on(HELPER, *joining(profile(), tmp_path, "--once"), hidden=place.cache, store=place.store.root)
+    helper = on(HELPER, *joining(profile(), tmp_path, "--once"), hidden=place.cache, store=place.store.folder)
     leader = on(LEADER, "-c", LEAD, str(tmp_path / "asked.json"), str(tmp_path / "two"))
     assert leader.wait(200) == 0 and helper.wait(60) == 0, words_of(tmp_path)
     fetched = {path.name for path in (tmp_path / "home" / "cache").iterdir()}
