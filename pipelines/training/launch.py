@@ -22,16 +22,14 @@ from filelock import FileLock, Timeout
 import pipelines.errors
 from pipelines.errors import PromptmintError, RecipeError, TrainingError, listed
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import LAUNCHER, Job, JobFile
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
 Done = Callable[[str, Path], None]
 
 
-def launch(
-    base: Path, jobs: Sequence[TrainJob | ScoreJob], compute: Compute, on_news: News, on_done: Done, scratch: Path
-) -> None:
+def launch(base: Path, jobs: Sequence[Job], compute: Compute, on_news: News, on_done: Done, scratch: Path) -> None:
     """Run every job on one loaded base; each finished one is handed over at once: a later failure loses nothing.
 
     Args:
@@ -46,9 +44,7 @@ def launch(
         TrainingError: a worker failed or took too long; the message ends with what it printed last.
         PromptmintError: what a worker raised on purpose.
     """
-    if (
-        all(isinstance(job, ScoreJob) for job in jobs) and not compute.sharded
-    ):  # one worker answers, and the others would look on
+    if not compute.sharded and not any(isinstance(job, TrainJob) for job in jobs):  # the other workers would look on
         compute = compute.model_copy(update={"workers": 1, "hosts": 1})
     with _work_folder(scratch) as work:
         workers = _start(work, JobFile(base=base, compute=compute, jobs=tuple(jobs)))

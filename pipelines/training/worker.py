@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
-from pipelines.errors import BaseModelError, DivergedError, PromptmintError, TrainingError
+from pipelines.errors import BaseModelError, DivergedError, PromptmintError, RecipeError, TrainingError
 from pipelines.inference.base import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.initialisation import start_ids
@@ -38,7 +38,7 @@ from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.collective import told, world
 from pipelines.training.compute import Compute
 from pipelines.training.group import device_of, joined
-from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import LAUNCHER, METHODS, Job, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.sharding import shard, whole
 from pipelines.training.shards import Rows, read_rows
@@ -65,13 +65,15 @@ def main(job_path: Path, out: Path) -> None:
                 base = _base(folder, torch.device("cpu"))  # a job's own, to be cut
             if isinstance(job, TrainJob):
                 _train(job, base, folder, out, mine.compute, device)
+            elif isinstance(job, LatencyJob):
+                _time(job, base, out, mine.compute)
             elif world()[1] == 0 or mine.compute.sharded:
                 _score(job, base, folder, out, mine.compute, device)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
 
 
-def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, list[TrainJob | ScoreJob]]:
+def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, list[Job]]:
     """The base's folder and what is still to do, as the first worker knows, on every worker."""
     left = mine.model_copy(update={"jobs": tuple(job for job in mine.jobs if not (out / job.name).is_dir())})
     told_jobs = told(left.model_dump_json().encode() if world()[1] == 0 else b"", device)
@@ -149,6 +151,18 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
         save_file({"logits": logits}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
     _tell(out, job.name, {"scored": len(logits)})
+
+
+def _time(job: LatencyJob, base: Base, out: Path, compute: Compute) -> None:
+    from pipelines.evaluation.latency import measure
+
+    if compute.sharded:
+        raise RecipeError(
+            "gates.budgets.added_latency_ms is measured on a device that holds the whole base, and the compute profile "
+            "says sharded = true. Leave that budget out of the recipe."
+        )
+    with _published(out, job.name) as folder:
+        (folder / "result.json").write_bytes(canonical_json(measure(base, read_prompt(job.weights), job.tokens)))
 
 
 WEIGHTS = "weights.safetensors"
