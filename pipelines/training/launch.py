@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 import pipelines.errors
 from pipelines.errors import PromptmintError, RecipeError, TrainingError, listed
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, Job, JobFile
+from pipelines.training.job import LAUNCHER, Job, JobFile, TrainJob
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
