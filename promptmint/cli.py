@@ -22,7 +22,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     deciding.status, deciding.promote, deciding.rollback, deciding.promote_family, deciding.reconcile,
     telling.report,
     using.pull, using.export, using.predict, using.verify, serving.serve,
-    keeping.doctor, keeping.gc, keeping.up, keeping.down,
+    keeping.doctor, keeping.gc, keeping.join, keeping.up, keeping.down,
 )  # fmt: skip
 INTERRUPTED = "Interrupted. What was finished is in the store; the same command goes on from there."
 

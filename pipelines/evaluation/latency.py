@@ -51,7 +51,7 @@ def added_latency(
     def keep(name: str, finished: Path) -> None:
         figures.update(json.loads((finished / "result.json").read_bytes()))
 
-    launch(base_folder, [job], compute.model_copy(update={"workers": 1}), on_news, keep, cache.parent / "work")
+    launch(base_folder, [job], compute, on_news, keep, cache.parent / "work")
     return figures
 
 

@@ -75,8 +75,7 @@ def score_all(
         remember(store, STAGE, missing[name][1], {"scores": digests[name]}, 0.0)
 
     if missing:
-        one_worker = compute.model_copy(update={"workers": 1})
-        launch(base_folder, [job for job, _ in missing.values()], one_worker, on_news, keep, cache.parent / "work")
+        launch(base_folder, [job for job, _ in missing.values()], compute, on_news, keep, cache.parent / "work")
     return digests
 
 

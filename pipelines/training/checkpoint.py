@@ -18,12 +18,12 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
-from pipelines.digests import canonical_json, digest_file
-from pipelines.training.collective import world
+from pipelines.digests import canonical_json, digest_bytes, digest_file
+from pipelines.training.collective import told, world
 from pipelines.training.state import State, fits, machine, packed, unpacked
 from pipelines.training.tuned import Tuned
 
@@ -84,22 +84,31 @@ class Keeper:
         """
         if self.folder is None:
             return State()
+        content = content_of(told(self._newest_that_fits(tuned), tuned.base.device))
+        if content is None:
+            return State()
+        state = unpacked(*content, tuned, optimizer)
+        here, there = machine(tuned), content[1]["machine"]
+        changed = ", ".join(name for name in here if here[name] != there.get(name))
+        words = (f"resumed at step {state.step}", f"not to the last bit: {changed} changed" if changed else "")
+        self.resumed = "; ".join(filter(None, (*words, self.resumed)))
+        return state
+
+    def _newest_that_fits(self, tuned: Tuned) -> bytes:
+        """The bytes of the newest whole checkpoint, as the first worker finds it; none where there is none."""
+        if self.folder is None or world()[1] != 0:
+            return b""
         for left in self.folder.glob(f"{WRITING}*"):
             left.unlink(missing_ok=True)
         for path in _newest_first(self.folder):
-            content = read_checkpoint(path)
-            if content is None or not fits(*content, tuned):
-                self.resumed = "an unusable checkpoint was passed over"
-                with suppress(OSError):
-                    path.unlink()
-                continue
-            state = unpacked(*content, tuned, optimizer)
-            here, there = machine(tuned), content[1]["machine"]
-            changed = ", ".join(name for name in here if here[name] != there.get(name))
-            words = (f"resumed at step {state.step}", f"not to the last bit: {changed} changed" if changed else "")
-            self.resumed = "; ".join(filter(None, (*words, self.resumed)))
-            return state
-        return State()
+            data = read_checkpoint(path)
+            content = content_of(data)
+            if content is not None and fits(*content, tuned):
+                return data
+            self.resumed = "an unusable checkpoint was passed over"
+            with suppress(OSError):
+                path.unlink()
+        return b""
 
     def newest(self) -> Path | None:
         """The last checkpoint that was written, or None."""
@@ -138,15 +147,21 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts:
     return path
 
 
-def read_checkpoint(path: Path) -> Content | None:
-    """What a checkpoint holds; None where its bytes are not those that its name says."""
+def read_checkpoint(path: Path) -> bytes:
+    """The bytes of a checkpoint; none where they are not those that its name says."""
     try:
-        if digest_file(path) != path.stem.partition("-")[2]:
-            return None
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+        data = path.read_bytes()
     except OSError:
+        return b""
+    return data if digest_bytes(data) == path.stem.partition("-")[2] else b""
+
+
+def content_of(data: bytes) -> Content | None:
+    """What the bytes of a checkpoint hold, None of no bytes."""
+    if not data:
         return None
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return load(data), json.loads(header["__metadata__"]["facts"])
 
 
 def _newest_first(folder: Path) -> list[Path]:

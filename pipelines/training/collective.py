@@ -32,3 +32,16 @@ def gathered(value: Tensor, device: torch.device) -> list[Tensor]:
     everyones = [torch.empty_like(mine) for _ in range(workers)]
     dist.all_gather(everyones, mine)
     return [each.cpu() for each in everyones]
+
+
+def told(data: bytes, device: torch.device) -> bytes:
+    """The first worker's bytes, on every worker; the others give none."""
+    if world()[0] == 1:
+        return data
+    size = torch.tensor([len(data)], device=device)
+    dist.broadcast(size, 0)
+    if not size:
+        return b""
+    content = torch.frombuffer(bytearray(data or bytes(int(size))), dtype=torch.uint8).to(device)
+    dist.broadcast(content, 0)
+    return content.cpu().numpy().tobytes()

@@ -7,13 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.errors import RecipeError
 
 
 class Compute(BaseModel):
-    """Workers on this machine and what each may use."""
+    """Workers on one machine or on several, and what each may use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +26,24 @@ class Compute(BaseModel):
     run_timeout_s: int = Field(24 * 3600, ge=1)  # of a whole run, its waiting left out
     checkpoint_s: float = Field(5.0, gt=0)  # between two checkpoints of a training; more where writing takes long
     micro_tokens: int = Field(0, ge=0)  # positions a worker trains on at a time, batches cut to fit; 0: a batch at once
+    sharded: bool = False  # the frozen base cut over all workers (FSDP2), for one that does not fit a device
+    hosts: int = Field(1, ge=1)  # machines that share every batch; on the others runs `promptmint join`
+    least_hosts: int | None = Field(None, ge=1)  # with so many of them it begins, and goes on; None: all
+    rendezvous: str | None = Field(None, pattern=r"^[^\s:/]+:[0-9]+$")  # HOST:PORT of the machine that launches
+    interface: str | None = Field(None, pattern=r"^\S+$")  # of the network that the machines have in common
+    silence_s: int = Field(1800, ge=1)  # that a worker or a machine is waited for before it counts as lost
+    restarts: int = Field(0, ge=0, le=10)  # how often the workers go on from the last checkpoint after one was lost
+
+    @model_validator(mode="after")
+    def _hosts_can_meet(self) -> Compute:
+        if self.hosts > 1 and not (self.rendezvous and self.interface):
+            raise ValueError(
+                f"hosts = {self.hosts} need `rendezvous`, HOST:PORT of the machine that launches, and `interface`, "
+                f"the network interface they have in common, as in 'eth1'"
+            )
+        if self.least_hosts is not None and self.least_hosts > self.hosts:
+            raise ValueError(f"least_hosts = {self.least_hosts} is more than hosts = {self.hosts}")
+        return self
 
 
 def load_compute(path: str | Path | None = None) -> Compute:

@@ -97,6 +97,6 @@ Job = TrainJob | ScoreJob | EmbedJob | LatencyJob
 class JobFile(_Closed):
     """Several jobs on one base, which a worker loads once."""
 
-    base: Path
-    compute: Compute
-    jobs: tuple[Annotated[Job, Field(discriminator="do")], ...]
+    base: Path | None = None  # None: another machine has the jobs
+    compute: Compute  # of this machine
+    jobs: tuple[Annotated[Job, Field(discriminator="do")], ...] = ()

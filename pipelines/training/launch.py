@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 import pipelines.errors
-from pipelines.errors import PromptmintError, TrainingError
+from pipelines.errors import PromptmintError, RecipeError, TrainingError, listed
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, Job, JobFile
+from pipelines.training.job import LAUNCHER, Job, JobFile, ScoreJob, TrainJob
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
@@ -42,18 +44,40 @@ def launch(base: Path, jobs: Sequence[Job], compute: Compute, on_news: News, on_
         TrainingError: a worker failed or took too long; the message ends with what it printed last.
         PromptmintError: what a worker raised on purpose.
     """
+    compute = _needed(compute, jobs)
     with _work_folder(scratch) as work:
-        job_path, out = work / "job.json", work / "out"
-        out.mkdir()
-        job_path.write_text(JobFile(base=base, compute=compute, jobs=tuple(jobs)).model_dump_json())
-        with (work / "worker.log").open("wb") as log:
-            workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
+        workers = _start(work, JobFile(base=base, compute=compute, jobs=tuple(jobs)))
         try:
-            _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
+            _follow(workers, work / "out", [job.name for job in jobs], compute.timeout_s, on_news, on_done)
         finally:
             _end(workers)
         if workers.returncode != 0:
-            raise _failure(out, work / "worker.log", workers.returncode)
+            raise _failure(work, compute, workers.returncode)
+
+
+def join(compute: Compute, scratch: Path) -> None:
+    """Take part, as one of several machines, in the next launch of the machine that leads; its jobs end there.
+
+    Raises:
+        TrainingError: no such launch was met within `silence_s`, or it was broken off.
+    """
+    with _work_folder(scratch) as work:
+        workers = _start(work, JobFile(compute=compute))
+        try:
+            workers.wait()
+        finally:
+            _end(workers)
+        if workers.returncode != 0:
+            raise _failure(work, compute, workers.returncode)
+
+
+def _needed(compute: Compute, jobs: Sequence[Job]) -> Compute:
+    """The profile, of one worker where others would only look on; a whole base that fits no device is on the CPU."""
+    shared = (TrainJob, ScoreJob) if compute.sharded else (TrainJob,)
+    if any(isinstance(job, shared) for job in jobs):
+        return compute
+    device = "cpu" if compute.sharded else compute.device
+    return compute.model_copy(update={"workers": 1, "hosts": 1, "sharded": False, "device": device})
 
 
 def remove_left(scratch: Path) -> None:
@@ -81,23 +105,56 @@ def _work_folder(scratch: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _command(job_path: Path, out: Path, compute: Compute) -> list[str]:
-    """torchrun on this machine; its rendezvous is a file, so that nothing listens on the network."""
+def _start(work: Path, jobs: JobFile) -> subprocess.Popen[bytes]:
+    """torchrun with this machine's workers."""
+    job_path, out = work / "job.json", work / "out"
+    out.mkdir()
+    job_path.write_text(jobs.model_dump_json())
+    with (work / "worker.log").open("wb") as log:
+        return subprocess.Popen(_command(job_path, out, jobs), stdout=log, stderr=log, env=_environment(jobs.compute))
+
+
+def _command(job_path: Path, out: Path, jobs: JobFile) -> list[str]:
+    """torchrun; on one machine its rendezvous is a file, so that nothing listens on the network."""
+    compute = jobs.compute
+    hosts = f"{compute.least_hosts or compute.hosts}:{compute.hosts}"
+    if compute.hosts == 1:
+        meeting = [f"--rdzv-endpoint={job_path.parent / 'rendezvous'}", "--rdzv-conf=store_type=file"]
+    else:
+        waiting = f"join_timeout={compute.silence_s},read_timeout={compute.silence_s},last_call_timeout=5"
+        leads = int(jobs.base is not None)
+        meeting = [
+            *(f"--rdzv-endpoint={compute.rendezvous}", f"--rdzv-id=promptmint-{compute.name}"),
+            *(f"--rdzv-conf=is_host={leads},{waiting}", f"--local-addr={_address(compute.interface)}"),
+        ]
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={compute.workers}"),
-        *("--rdzv-backend=c10d", f"--rdzv-endpoint={out.parent / 'rendezvous'}", "--rdzv-conf=store_type=file"),
-        *("--max-restarts=0", "-m", "pipelines.training.worker", str(job_path), str(out)),
+        *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={hosts}"),
+        *(f"--nproc-per-node={compute.workers}", "--rdzv-backend=c10d", *meeting, f"--max-restarts={compute.restarts}"),
+        *("-m", "pipelines.training.worker", str(job_path), str(out)),
     ]  # fmt: skip
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with the place of this code; the workers of one machine talk over loopback, their launcher not at all."""
+def _address(interface: str | None) -> str:
+    """This machine's IPv4 address on a network interface."""
+    found = psutil.net_if_addrs()
+    addresses: list[str] = [each.address for each in found.get(str(interface), []) if each.family == socket.AF_INET]
+    if not addresses:
+        raise RecipeError(
+            f"The compute profile's interface = {interface!r} has no IPv4 address on this machine. There are: "
+            f"{listed(found)}."
+        )
+    return addresses[0]
+
+
+def _environment(compute: Compute) -> dict[str, str]:
+    """Ours, with the place of this code and the network that workers talk over: on one machine the loopback alone."""
     root = str(Path(pipelines.errors.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {
-        **os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # the launcher's own store would listen on every address
-    }  # fmt: skip
+    shared = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+    if compute.interface and compute.hosts > 1:
+        return {**shared, "GLOO_SOCKET_IFNAME": compute.interface, "NCCL_SOCKET_IFNAME": compute.interface}
+    # The launcher's own store would listen on every address.
+    return {**shared, "GLOO_SOCKET_IFNAME": "lo", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def _follow(
@@ -146,11 +203,18 @@ def _end(workers: subprocess.Popen[bytes]) -> None:
         workers.wait()
 
 
-def _failure(out: Path, log: Path, returncode: int) -> PromptmintError:
+def _failure(work: Path, compute: Compute, returncode: int) -> PromptmintError:
     """What went wrong, as the worker named it, or the end of what it printed."""
-    if (out / "failure.json").exists():
-        failure = json.loads((out / "failure.json").read_text())
+    if (named := work / "out" / "failure.json").exists():
+        failure = json.loads(named.read_text())
         error: PromptmintError = getattr(pipelines.errors, failure["error"])(failure["message"])
         return error
-    lines = log.read_text(errors="replace").splitlines()[-40:]
-    return TrainingError(f"The workers ended with code {returncode}. Their last words:\n" + "\n".join(lines))
+    log = (work / "worker.log").read_text(errors="replace")
+    if "RendezvousTimeoutError" in log or "RendezvousConnectionError" in log:
+        return TrainingError(
+            f"Not all {compute.least_hosts or compute.hosts} machines came to {compute.rendezvous} within silence_s = "
+            f"{compute.silence_s}. Run `promptmint join` on the others, and see that they reach this address."
+        )
+    return TrainingError(
+        f"The workers ended with code {returncode}. Their last words:\n" + "\n".join(log.splitlines()[-40:])
+    )

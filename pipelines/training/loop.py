@@ -26,6 +26,7 @@ from pipelines.training.batches import epoch_batches, in_rows_order, micro_batch
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
 from pipelines.training.frozen import Features, Head, features_of, only_head
+from pipelines.training.sharding import average_gradients, is_sharded, most
 from pipelines.training.shards import Rows
 from pipelines.training.state import Epoch, generators
 from pipelines.training.tuned import Tuned, train_mode
@@ -77,7 +78,7 @@ def train(
     keeper = keeper or Keeper()
     workers, _ = world()
     model, examples, held_out = _reduced(tuned, rows, validation, shared)
-    parallel: nn.Module = DistributedDataParallel(model) if workers > 1 else model
+    parallel: nn.Module = DistributedDataParallel(model) if workers > 1 and not is_sharded(tuned) else model
     epochs = method.epochs or shared.epochs
     steps_per_epoch = math.ceil(len(examples) / shared.batch_size)
     steps = epochs * steps_per_epoch
@@ -150,9 +151,10 @@ def _backward(
     weight = workers / len(batch) if len(share) else 0.0  # the mean over workers then is one over the batch's rows
     share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
     parts = micro_batches(share, examples.lengths, tokens)
+    idle = most(len(parts), tuned.base.device) - len(parts) if is_sharded(tuned) else 0
     drawn = [(generator, generator.get_state()) for _, generator in generators(tuned)]
     total = torch.zeros((), device=tuned.base.device)
-    for number, part in enumerate(parts, 1):
+    for number, part in enumerate([*parts, *[share[:1]] * idle], 1):
         inputs, labels = examples.batch(part, tuned.base.device)
         for generator, before in drawn:
             generator.set_state(before)
@@ -160,9 +162,11 @@ def _backward(
         with parallel.no_sync() if summing else nullcontext():  # type: ignore[operator]
             with torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 logits = parallel(*inputs)
-            loss = cross_entropy(logits, labels) * weight
+            loss = cross_entropy(logits, labels) * (weight if number <= len(parts) else 0.0)
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
+    if is_sharded(tuned):  # else DDP has done it
+        average_gradients(parameter for _, parameter in tuned.trained())
     return total
 
 
@@ -182,11 +186,16 @@ def validate(
     model.eval()
     correct = torch.zeros(len(rows), dtype=torch.uint8, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in sorted_batches(rows.lengths, 2 * shared.batch_size)[rank::workers]:
+    batches = sorted_batches(rows.lengths, 2 * shared.batch_size)
+    mine = batches[rank::workers]
+    idle = math.ceil(len(batches) / workers) - len(mine) if is_sharded(model) else 0
+    for number, batch in enumerate([*mine, *[batches[0][:1]] * idle]):
         pause()
         inputs, labels = rows.batch(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
             logits = model(*inputs)
+        if number >= len(mine):
+            continue  # run because the others ran
         correct[torch.from_numpy(batch).to(device)] = (logits.argmax(1) == labels).to(torch.uint8)
         loss += cross_entropy(logits, labels).double()
     if workers > 1:
@@ -223,7 +232,7 @@ def _reduced(
     tuned: Tuned, rows: Rows, validation: Rows, shared: Optimisation
 ) -> tuple[nn.Module, Rows | Features, Rows | Features]:
     """What has to run in every step, and on what: only a head over its features where nothing else is trained."""
-    if not only_head(tuned):
+    if not only_head(tuned) or is_sharded(tuned):
         return tuned, rows, validation
     size, precision = 2 * shared.batch_size, shared.precision
     return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)

@@ -1,4 +1,4 @@
-"""The worker: jobs from a file, a folder per job. It speaks to no server.
+"""The worker: jobs from a file, a folder per job. It speaks to no server; helping another machine, it reads the store.
 
 python -m torch.distributed.run --nproc-per-node N -m pipelines.training.worker JOB.json OUT/
 """
@@ -14,12 +14,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -33,11 +31,17 @@ from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
+from pipelines.settings import cache_folder
+from pipelines.store.store import the_store
+from pipelines.store.trees import load_tree
 from pipelines.training.checkpoint import Keeper, stopping
+from pipelines.training.collective import told, world
 from pipelines.training.compute import Compute
 from pipelines.training.frozen import states_of
-from pipelines.training.job import LAUNCHER, METHODS, EmbedJob, JobFile, LatencyJob, ScoreJob, TrainJob
+from pipelines.training.group import device_of, joined
+from pipelines.training.job import LAUNCHER, METHODS, EmbedJob, Job, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
+from pipelines.training.sharding import shard, whole
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
@@ -46,29 +50,49 @@ FAILURE = "failure.json"  # in OUT: an error that was raised on purpose, for the
 
 
 def main(job_path: Path, out: Path) -> None:
-    """Do every job of the file that `out` does not hold yet."""
+    """Do every job of the file that `out` does not hold yet; a file without any: those of the machine that has them."""
     if (lock := job_path.parent / LAUNCHER).exists():
         threading.Thread(target=_end_with_launcher, args=(lock,), daemon=True).start()
-    jobs = JobFile.model_validate_json(job_path.read_bytes())
+    mine = JobFile.model_validate_json(job_path.read_bytes())
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = _device(jobs.compute)
-    with _process_group(device, jobs.compute, out.parent / "group"):
-        base = _base(jobs.base, device)
+    device = device_of(mine.compute)
+    with joined(mine.compute, device, job_path.parent, leads=mine.base is not None):
+        folder, jobs = _asked_for(mine, out, device)
+        base = _base(folder, device if not mine.compute.sharded else torch.device("cpu"))
         untouched = _digest_weights(base)
-        for job in jobs.jobs:
-            if (out / job.name).is_dir():
-                continue
-            torch.manual_seed(job.seed + _rank())
-            if isinstance(job, TrainJob):
-                _train(job, base, jobs.base, out, jobs.compute)
-            elif isinstance(job, LatencyJob):
-                _time(job, base, out)
-            elif isinstance(job, ScoreJob) and _rank() == 0:
-                _score(job, base, jobs.base, out)
-            elif isinstance(job, EmbedJob) and _rank() == 0:
-                _embed(job, base, out)
+        for job in jobs:
+            torch.manual_seed(job.seed + world()[1])
+            if mine.compute.sharded:
+                base = _base(folder, torch.device("cpu"))  # a job's own, to be cut
+            match job:
+                case TrainJob():
+                    _train(job, base, folder, out, mine.compute, device)
+                case ScoreJob():
+                    _score(job, base, folder, out, mine.compute, device)
+                case EmbedJob():
+                    _embed(job, base, out)
+                case LatencyJob():
+                    _time(job, base, out)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
+
+
+def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, list[Job]]:
+    """The base's folder and what is still to do, as the first worker knows, on every worker."""
+    left = mine.model_copy(update={"jobs": tuple(job for job in mine.jobs if not (out / job.name).is_dir())})
+    told_jobs = told(left.model_dump_json().encode() if world()[1] == 0 else b"", device)
+    asked = JobFile.model_validate_json(told_jobs)
+    assert asked.base is not None
+    folders = ("train", "validation", "rows", "weights")
+    return _here(asked.base), [
+        job.model_copy(update={name: _here(path) for name in folders if (path := getattr(job, name, None))})
+        for job in asked.jobs
+    ]
+
+
+def _here(folder: Path) -> Path:
+    """A folder of the cache; on a machine that does not have it, fetched from the store by the digest in its name."""
+    return folder if folder.is_dir() else load_tree(the_store(), folder.name, cache_folder())
 
 
 def _end_with_launcher(lock: Path) -> None:
@@ -81,11 +105,13 @@ def _end_with_launcher(lock: Path) -> None:
         os._exit(1)
 
 
-def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute) -> None:
+def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
     rows, validation = read_rows(job.train), read_rows(job.validation)
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
+    if compute.sharded:
+        shard(tuned, settings, device)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
         with stopping(keeper):
@@ -98,8 +124,6 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
             raise
         _publish_divergence(out, job.name, error.step)
         return
-    if _rank() != 0:
-        return
     with _published(out, job.name) as folder:
         result = {**asdict(went), "trainable_params": tuned.trainable_params(), "machine": machine(tuned)}
         if isinstance(settings, Prompt):
@@ -110,18 +134,20 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
 
 
 def _publish_divergence(out: Path, name: str, step: int) -> None:
-    if _rank() == 0:
+    if world()[1] == 0:
         with _published(out, name) as folder:
             (folder / "result.json").write_bytes(canonical_json({"diverged_at": step, "seconds": 0.0}))
 
 
-def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
+def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
+    settings = METHODS[job.kind].model_validate(job.settings)
     if job.kind == "prompt" and job.weights is not None:
         tuned = _from_artifact(base, job.weights)
     else:
-        settings = METHODS[job.kind].model_validate(job.settings)
         tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
+    if compute.sharded:
+        shard(tuned, settings, device)
     logits = logits_of(tuned, read_rows(job.rows), job.batch_size)
     with _published(out, job.name) as folder:
         save_file({"logits": logits}, folder / "logits.safetensors")
@@ -129,6 +155,7 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
     _tell(out, job.name, {"scored": len(logits)})
 
 
+<<<<<<< HEAD
 def _embed(job: EmbedJob, base: Base, out: Path) -> None:
     states = torch.cat([states_of(base, read_rows(folder, rows), job.batch_size) for folder, rows in job.parts])
     with _published(out, job.name) as folder:
@@ -181,7 +208,7 @@ def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> l
 def _digest_weights(base: Base) -> str:
     """One digest over every weight of the frozen base, to show that training left it alone."""
     weights = sorted(base.whole.state_dict().items())
-    return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(tensor)) for _, tensor in weights))
+    return digest_bytes(b"".join(bytes.fromhex(_digest_tensor(whole(tensor))) for _, tensor in weights))
 
 
 def _digest_tensor(tensor: Tensor) -> str:
@@ -190,7 +217,7 @@ def _digest_tensor(tensor: Tensor) -> str:
 
 def _tell(out: Path, name: str, news: dict[str, Any]) -> None:
     """Append a line for the launcher to read, whole or, where the disk is full, not at all."""
-    if _rank() != 0:
+    if world()[1] != 0:
         return
     line, written = canonical_json({"job": name, **news}) + b"\n", 0
     with suppress(OSError), (out / "progress.jsonl").open("ab", buffering=0) as file:
@@ -204,45 +231,13 @@ def _tell(out: Path, name: str, news: dict[str, Any]) -> None:
 
 @contextmanager
 def _published(out: Path, name: str) -> Iterator[Path]:
-    """A folder to fill, which takes its name in `out` only when it is complete."""
+    """A folder to fill, which takes its name in `out` only when it is complete, and only on the first worker."""
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out, ignore_cleanup_errors=True) as building:
         folder = Path(building) / name
         folder.mkdir()
         yield folder
-        folder.rename(out / name)
-
-
-def _device(compute: Compute) -> torch.device:
-    """This worker's device, its share of the cores set."""
-    workers = int(os.environ.get("WORLD_SIZE", 1))
-    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // workers))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of CPUs too: plain matrices stay in bf16
-    if compute.device == "cpu" or (compute.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    return device
-
-
-@contextmanager
-def _process_group(device: torch.device, compute: Compute, meeting: Path) -> Iterator[None]:
-    """The workers joined: gloo on CPUs, NCCL on GPUs; one worker alone needs no group. They meet in a file."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    workers, timeout = int(os.environ["WORLD_SIZE"]), timedelta(seconds=min(compute.timeout_s, 1800))
-    store = dist.FileStore(str(meeting), workers)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=_rank(), world_size=workers, timeout=timeout)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", 0))
+        if world()[1] == 0:
+            folder.rename(out / name)
 
 
 if __name__ == "__main__":

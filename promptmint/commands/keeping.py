@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipelines.errors import RecipeError, TrainingError
 from pipelines.settings import home
 from promptmint.commands.answers import AsJson, console, print_json, report
 
@@ -48,6 +50,33 @@ def gc(
         print_json(found)
     else:
         show_garbage(console(), found)
+
+
+def join(
+    compute: Annotated[Path | None, typer.Option(help="This machine's profile; none: PROMPTMINT_COMPUTE")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after one launch, with its exit code")] = False,
+) -> None:
+    """Lend this machine's workers to the trainings that another machine launches: `hosts` in its profile."""
+    from pipelines.training.compute import load_compute
+    from pipelines.training.launch import join as take_part
+
+    profile = load_compute(compute)
+    if profile.hosts == 1:
+        raise RecipeError(
+            "This compute profile says hosts = 1: there is nobody to join. Give the profile that names `hosts`, "
+            "`rendezvous` and `interface`."
+        )
+    while True:
+        console().print(f"Waiting for a launch at {profile.rendezvous}")
+        try:
+            take_part(profile, home() / "work")
+            console().print("Took part in a launch")
+        except TrainingError as error:
+            if once:
+                raise
+            console().print(str(error).splitlines()[0])
+        if once:
+            return
 
 
 def up(

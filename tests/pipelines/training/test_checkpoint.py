@@ -21,7 +21,7 @@ from torch import Tensor
 from pipelines.errors import TrainingError
 from pipelines.inference.base import Base, load_base
 from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
-from pipelines.training.checkpoint import KEPT, Keeper, read_checkpoint, stopping, write_checkpoint
+from pipelines.training.checkpoint import KEPT, Keeper, content_of, read_checkpoint, stopping, write_checkpoint
 from pipelines.training.loop import Trained, train
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import linear_head, tune
@@ -194,9 +194,9 @@ def test_a_checkpoint_is_safetensors_and_json_and_the_last_three_stay(tmp_path: 
     assert [int(path.name.partition("-")[0]) for path in paths] == [2, 3, 4] and KEPT == 3
     with safe_open(paths[-1], framework="pt") as file:
         assert json.loads(file.metadata()["facts"]) == {"step": 4, "third": 1 / 3}
-    content = read_checkpoint(paths[-1])
+    content = content_of(read_checkpoint(paths[-1]))
     assert content is not None and content[0]["a"].tolist() == [4.0, 4.0]
-    assert read_checkpoint(tmp_path / "none.safetensors") is None
+    assert read_checkpoint(tmp_path / "none.safetensors") == b""
 
 
 def test_what_a_killed_writer_left_is_removed(base: Base, rows: dict[str, Rows], tmp_path: Path) -> None:
