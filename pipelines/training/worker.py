@@ -155,7 +155,6 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
     _tell(out, job.name, {"scored": len(logits)})
 
 
-<<<<<<< HEAD
 def _embed(job: EmbedJob, base: Base, out: Path) -> None:
     states = torch.cat([states_of(base, read_rows(folder, rows), job.batch_size) for folder, rows in job.parts])
     with _published(out, job.name) as folder:
