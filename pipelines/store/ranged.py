@@ -64,8 +64,8 @@ def fetch(ask: Ask, read: Read, path: Path, stall_s: float) -> None:
 
     Args:
         ask: what lies there now.
-        read: the bytes from one offset to another, as they come in. It raises where they are other bytes by now, where
-            they end too early, and, with `TransientError`, where the line is silent for a third of `stall_s`.
+        read: the bytes from one offset to another, as they come in. It raises where they are other bytes by now, and
+            `TransientError` where the line is silent for a third of `stall_s`.
         path: where it shall lie.
         stall_s: seconds in which 64 KiB must come in, over all lines together.
 
@@ -118,6 +118,9 @@ def _bring(read: Read, partial: _Partial, pulse: _Pulse, start: int, end: int) -
                 pulse.beat(len(chunk))
                 if pulse.stop.is_set() or pulse.stalled:
                     break
+            else:
+                if start < end:  # some lines end like this when they break
+                    raise TransientError(f"Cannot reach {partial.about.source}: {end - start:,} bytes did not come.")
         except TransientError:
             failures += 1
             if failures == TRIES and not pulse.stalled:

@@ -200,8 +200,8 @@ class S3Store:
         asked = {"Range": f"bytes={start}-{end - 1}", "IfMatch": about.etag}
         with self._errors_about(key):
             answer = self._reader.get_object(Bucket=self.bucket, Key=self._name(key), **asked)
-            if (got := answer["ContentLength"]) != end - start:
-                raise StoreError(f"{about.source}: asked for {end - start:,} bytes, the server sends {got:,}.")
+            if (sent := answer["ContentLength"]) != end - start:
+                raise StoreError(f"{about.source}: asked for {end - start:,} bytes, the server sends {sent:,}.")
             # Not boto3's own `read`: it waits until it has all that was asked for, which a trickle never ends.
             with closing(answer["Body"]) as body:
                 while chunk := body._raw_stream.read1(_CHUNK_BYTES):
