@@ -47,14 +47,14 @@ class About:
 class News:
     """How far a download is."""
 
-    source: str
+    name: str  # of the file that it becomes
     done_bytes: int
     size_bytes: int
 
 
 Ask = Callable[[], About]
 Read = Callable[[About, int, int], Iterator[bytes]]
-listeners: list[Callable[[News], None]] = []  # told from several threads, many times a second
+listeners: list[Callable[[News], None]] = []  # told many times a second
 
 
 def fetch(ask: Ask, read: Read, path: Path, stall_s: float) -> None:
@@ -77,7 +77,7 @@ def fetch(ask: Ask, read: Read, path: Path, stall_s: float) -> None:
     about = _patiently(ask)
     building = path.with_name(f".arriving-{path.name}")
     with refusing(path), _alone(building) as file:
-        partial = _Partial(file, building, about)
+        partial = _Partial(file, path, about)
         _bring_all(read, partial, _Pulse(stall_s))
         flush(file)
         partial.journal.unlink()  # first: a journal must never outlive its bytes
@@ -161,10 +161,10 @@ class _Pulse:
 class _Partial:
     """What has arrived of a file, and its journal. Several threads may write to it."""
 
-    def __init__(self, file: BinaryIO, building: Path, about: About) -> None:
+    def __init__(self, file: BinaryIO, path: Path, about: About) -> None:
         """Take over what lies in `file`, if its journal says that it is of the same bytes; else begin anew."""
-        self.about, self.journal = about, building.with_name(f"{building.name}.journal")
-        self._file, self._lock = file, threading.Lock()
+        self.about, self.journal = about, path.with_name(f".arriving-{path.name}.journal")
+        self._name, self._file, self._lock = path.name, file, threading.Lock()
         head = canonical_json(asdict(about)) + b"\n"
         whole = os.fstat(file.fileno()).st_size == about.size_bytes
         self._kept = _stretches(self.journal, head) if whole else []
@@ -190,9 +190,8 @@ class _Partial:
             with self.journal.open("ab") as journal:
                 journal.write(_line(start, start + len(chunk)))
             self._done_bytes += len(chunk)
-            news = News(self.about.source, self._done_bytes, self.about.size_bytes)
-        for tell in listeners:
-            tell(news)
+            for tell in listeners:
+                tell(News(self._name, self._done_bytes, self.about.size_bytes))
 
 
 def _line(start: int, end: int) -> bytes:
