@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -76,8 +76,7 @@ def fetch(ask: Ask, read: Read, path: Path, stall_s: float) -> None:
     """
     about = _patiently(ask)
     building = path.with_name(f".arriving-{path.name}")
-    with refusing(path), _alone(building) as file:
-        partial = _Partial(file, path, about)
+    with refusing(path), _alone(building) as file, closing(_Partial(file, path, about)) as partial:
         _bring_all(read, partial, _Pulse(stall_s))
         flush(file)
         partial.journal.unlink()  # first: a journal must never outlive its bytes
@@ -171,6 +170,7 @@ class _Partial:
         with replacing(self.journal) as journal:  # without a last line that was cut, or those of other bytes
             journal.write(head + b"".join(_line(start, end) for start, end in self._kept))
         file.truncate(about.size_bytes)
+        self._lines = self.journal.open("ab", buffering=0)
         self._done_bytes = about.size_bytes - sum(end - start for start, end in self.missing())
 
     def missing(self) -> list[tuple[int, int]]:
@@ -187,11 +187,14 @@ class _Partial:
             self._file.seek(start)
             self._file.write(chunk)
             self._file.flush()
-            with self.journal.open("ab") as journal:
-                journal.write(_line(start, start + len(chunk)))
+            self._lines.write(_line(start, start + len(chunk)))
             self._done_bytes += len(chunk)
             for tell in listeners:
                 tell(News(self._name, self._done_bytes, self.about.size_bytes))
+
+    def close(self) -> None:
+        """Keep nothing more."""
+        self._lines.close()
 
 
 def _line(start: int, end: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,9 +69,10 @@ def bucket(mlflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Sto
 def requirements(bucket: S3Store, minted: Any, record: dict[str, Any], tmp_path: Path) -> Path:
     """What the model of a new champion asks for; its base is in the bucket, its version in the registry."""
     save_tree(bucket, minted.base_folder)
+    artifact = Path(shutil.copytree(minted.folder, tmp_path / "prompt"))
     provenance = {"store": bucket.uri, "prompt_digest": minted.digest}
-    (minted.folder / "provenance.json").write_text(json.dumps(provenance))
-    version = registry.register("tickets", minted.folder, record | {"prompt_digest": minted.digest}, {})
+    (artifact / "provenance.json").write_text(json.dumps(provenance))
+    version = registry.register("tickets", artifact, record | {"prompt_digest": minted.digest}, {})
     registry.project("tickets", champion=version, challenger=None)
     with connected() as client:
         source = client.get_model_version_download_uri("tickets", str(version))

@@ -258,6 +258,7 @@ def test_a_spoilt_journal_costs_time_only(
     with ranged._alone(cache / ".arriving-a") as file:
         partial = ranged._Partial(file, cache / "a", about)
         partial.keep(1000, data[1000:2500])
+        partial.close()
     spoil(partial.journal)
     moto_store.download("a", cache / "a")
     assert (cache / "a").read_bytes() == data
