@@ -86,7 +86,16 @@ def clean(requirements: Path, tmp_path: Path) -> Path:
     """The `bin` of an environment with just that."""
     folder = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    command = [folder / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-r", requirements]
+    command = [
+        folder / "bin" / "pip",
+        "install",
+        "-q",
+        "--no-compile",
+        "-c",
+        ROOT / "constraints.txt",
+        "-r",
+        requirements,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     return folder / "bin"
