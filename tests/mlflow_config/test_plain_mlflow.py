@@ -1,4 +1,4 @@
-"""The packaged model where nobody has heard of promptmint: a new environment with MLflow and what the model asks for.
+"""The packaged model in a new environment where nobody has heard of promptmint.
 
 The base comes from a bucket. The host has a package of its own called `pipelines`, which must not be touched, and loads
 no pickle.
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from pipelines.inference.predictor import load_predictor
 from pipelines.store.s3 import S3Store
 from pipelines.store.trees import save_tree
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["my invoice is wrong", "please help me with my password today", "the refund again"]
@@ -81,23 +82,20 @@ def requirements(bucket: S3Store, minted: Any, record: dict[str, Any], tmp_path:
     return Path(mlflow.artifacts.download_artifacts(f"{source}/requirements.txt", dst_path=str(tmp_path / "asked")))
 
 
-@pytest.fixture
-def clean(requirements: Path, tmp_path: Path) -> Path:
-    """The `bin` of an environment with just that."""
+@pytest.fixture(params=["shared", pytest.param("installed", marks=pytest.mark.long)])
+def clean(request: pytest.FixtureRequest, requirements: Path, tmp_path: Path) -> Path:
+    """The `bin` of a new environment: with the packages of this one, or with what the model asks for and no more."""
     folder = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    command = [
-        folder / "bin" / "pip",
-        "install",
-        "-q",
-        "--no-compile",
-        "-c",
-        ROOT / "constraints.txt",
-        "-r",
-        requirements,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    if request.param == "installed":
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        command = [folder / "bin/pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt"]
+        done = subprocess.run([*command, "-r", requirements], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return folder / "bin"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    # A line in a .pth file: what .pth files over there add, like an editable promptmint, is not seen.
+    (packages / "shared.pth").write_text("\n".join(site.getsitepackages()))
     return folder / "bin"
 
 
@@ -170,7 +168,7 @@ def served(clean: Path, host: Path, environment: dict[str, str], log: Path) -> l
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
-        clean / "mlflow", "models", "serve", "--model-uri", "models:/tickets@champion", "--env-manager", "local",
+        clean / "python", "-m", "mlflow", "models", "serve", "--model-uri", "models:/tickets@champion", "--env-manager", "local",
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     with log.open("wb") as out:
