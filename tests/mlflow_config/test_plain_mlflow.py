@@ -18,6 +18,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ def clean(request: pytest.FixtureRequest, requirements: Path, tmp_path: Path) ->
     (packages,) = folder.glob("lib/python3*/site-packages")
     # A line in a .pth file: what .pth files over there add, like an editable promptmint, is not seen.
     (packages / "shared.pth").write_text("\n".join(site.getsitepackages()))
+    uvicorn = folder / "bin" / "uvicorn"  # which `mlflow models serve` looks for on the PATH
+    uvicorn.write_text(f"#!{folder}/bin/python\nfrom uvicorn.main import main\n\nmain()\n")
+    uvicorn.chmod(0o755)
     return folder / "bin"
 
 
@@ -168,8 +172,8 @@ def served(clean: Path, host: Path, environment: dict[str, str], log: Path) -> l
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
-        clean / "python", "-m", "mlflow", "models", "serve", "--model-uri", "models:/tickets@champion", "--env-manager", "local",
-        "--host", "127.0.0.1", "--port", str(port),
+        clean / "python", "-m", "mlflow", "models", "serve", "--model-uri", "models:/tickets@champion",
+        "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     with log.open("wb") as out:
         server = subprocess.Popen(command, cwd=host, env=environment, stdout=out, stderr=out, start_new_session=True)
@@ -190,5 +194,6 @@ def served(clean: Path, host: Path, environment: dict[str, str], log: Path) -> l
             predictions: list[dict[str, Any]] = json.load(answer)["predictions"]
             return predictions
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=60)
