@@ -15,7 +15,7 @@ TRAVELLING = (
     "__init__.py", "digests.py", "errors.py", "settings.py",
     "recipe/__init__.py", "recipe/gates.py", "recipe/load.py", "recipe/methods.py", "recipe/problem.py",
     "recipe/recipe.py", "recipe/section.py", "recipe/sweep.py",
-    "store/__init__.py", "store/store.py", "store/local.py", "store/s3.py", "store/trees.py",
+    "store/__init__.py", "store/store.py", "store/local.py", "store/ranged.py", "store/s3.py", "store/trees.py",
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
     "inference/__init__.py", "inference/attention.py", "inference/base.py", "inference/blocks.py",
@@ -23,7 +23,9 @@ TRAVELLING = (
     "inference/label_words.py", "inference/mixed.py", "inference/packing.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}
-NEEDED = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "filelock")
+NEEDED = (
+    "mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pydantic", "boto3", "urllib3", "filelock",
+)  # fmt: skip
 
 
 def copy_code(target: Path) -> None:
@@ -32,6 +34,14 @@ def copy_code(target: Path) -> None:
     for name in TRAVELLING:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, target / name)
+
+
+def requirements() -> list[str]:
+    """What the model needs beside itself, at the versions of here.
+
+    Without what stands behind a `+`: a build for one kind of machine, which most indexes have never heard of.
+    """
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in NEEDED]
 
 
 def _columns(prompt: Path) -> list[str]:
@@ -63,6 +73,6 @@ def log_model(run_id: str, prompt: Path, scratch: Path) -> tuple[str, str]:
             python_model=str(Path(__file__).with_name("prompt_model.py")),
             artifacts={"prompt": str(prompt), "code": str(scratch / "code")},
             signature=signature,
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
+            pip_requirements=requirements(),
         )
     return str(logged.model_uri), str(logged.model_id)

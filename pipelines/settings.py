@@ -9,6 +9,7 @@
     PROMPTMINT_S3_ENDPOINT    an S3 server that is not Amazon's             (Amazon's)
     PROMPTMINT_S3_PATH_STYLE  true: http://HOST/BUCKET, not BUCKET.HOST     false
     PROMPTMINT_S3_CHECKSUMS   when_supported: SHA-256 with every upload     when_required
+    PROMPTMINT_S3_STALL_S     seconds without data that end a download      60
 
 A variable that is empty counts as not set. Keys for S3 come from boto3's own chain (AWS_ACCESS_KEY_ID, AWS_PROFILE,
 a role of the machine, ...) and the region from AWS_DEFAULT_REGION; promptmint never reads or keeps them.
@@ -17,6 +18,7 @@ a role of the machine, ...) and the region from AWS_DEFAULT_REGION; promptmint n
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +27,21 @@ from .errors import StoreError, listed
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
 _CHECKSUMS = ("when_required", "when_supported")
+_A_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
 class S3Settings:
-    """How to speak to S3: `endpoint` (None: Amazon's), how a bucket is addressed, when uploads carry checksums."""
+    """How to speak to S3.
+
+    `endpoint` (None: Amazon's), how a bucket is addressed, when uploads carry checksums, and after how many seconds
+    without data a download has stalled.
+    """
 
     endpoint: str | None
     path_style: bool
     checksums: str
+    stall_s: float = 60.0
 
 
 def home() -> Path:
@@ -76,12 +84,13 @@ def s3_settings() -> S3Settings:
     """How to speak to S3.
 
     Raises:
-        StoreError: a variable holds a word that is not one of its choices.
+        StoreError: a variable holds a word that is not one of its choices, or no number of seconds.
     """
     return S3Settings(
         endpoint=_value("PROMPTMINT_S3_ENDPOINT", "") or None,
         path_style=_choice("PROMPTMINT_S3_PATH_STYLE", "false", _YES + _NO) in _YES,
         checksums=_choice("PROMPTMINT_S3_CHECKSUMS", "when_required", _CHECKSUMS),
+        stall_s=_seconds("PROMPTMINT_S3_STALL_S", "60"),
     )
 
 
@@ -94,3 +103,13 @@ def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     if word not in choices:
         raise StoreError(f"{name} is {word!r}; it can be {listed(choices)}. Correct it or unset it.")
     return word
+
+
+def _seconds(name: str, default: str) -> float:
+    word = _value(name, default)
+    with suppress(ValueError):
+        if 0 < (seconds := float(word)) <= _A_DAY_S:
+            return seconds
+    raise StoreError(
+        f"{name} is {word!r}; it is a number of seconds above 0, at most {_A_DAY_S}. Correct it or unset it."
+    )

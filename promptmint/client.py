@@ -7,7 +7,7 @@ import re
 import shutil
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,18 @@ UNREACHABLE = (TransientError, StoreError)  # what the last known good is for
 
 
 @dataclass(frozen=True)
+class Named:
+    """What a reference stands for: a version, and the digests of its artifact's folder and of the prompt in it."""
+
+    name: str
+    version: int
+    artifact: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Found:
-    """What a reference stands for: a version, its artifact in the cache, and the digest it must have."""
+    """The same in the cache: the artifact's folder, and the digest that the prompt in it must have."""
 
     name: str
     version: int
@@ -49,10 +59,12 @@ def load(reference: str, device: str = "cpu") -> Predictor:
         TransientError: registry or store cannot be reached, and nothing is known of this prompt here.
         StoreError: the store refuses.
     """
-    from pipelines.inference.predictor import base_from_store, load_predictor
+    from pipelines.inference.predictor import load_predictor
 
     found = find_or_recall(reference)
-    return load_predictor(found.folder, base_from_store(found.folder, store_uri()), found.digest, device)
+    predictor = load_predictor(found.folder, base_of(found), found.digest, device)
+    remember(reference, found)
+    return predictor
 
 
 def pull(reference: str, target: Path) -> Path:
@@ -65,6 +77,7 @@ def pull(reference: str, target: Path) -> Path:
     shutil.rmtree(building, ignore_errors=True)
     shutil.copytree(found.folder, building)
     read_prompt(building, found.digest)
+    remember(reference, found)
     shutil.rmtree(pulled, ignore_errors=True)
     building.rename(pulled)
     return pulled
@@ -80,41 +93,66 @@ def export(reference: str, layout: str, target: Path) -> tuple[Path, float]:
         BaseModelError: the base is not the exact one that the prompt was minted on.
     """
     found = find_or_recall(reference)
-    from pipelines.inference.predictor import base_from_store
     from pipelines.interchange.export import export as write
 
     exported = target / f"{found.name}-v{found.version}-{layout}"
-    return exported, write(found.folder, base_from_store(found.folder, store_uri()), layout, exported, found.digest)
+    return exported, write(found.folder, base_of(found), layout, exported, found.digest)
+
+
+def base_of(found: Found) -> Path:
+    """A local copy of the base that a prompt belongs to; a person at a terminal sees a bar while it is fetched.
+
+    Raises:
+        StoreError: the store refuses, or holds no such base.
+        TransientError: the store cannot be reached, or stalls; the next call goes on where this one stopped.
+    """
+    from rich.console import Console
+
+    from pipelines.inference.predictor import base_from_store
+    from promptmint.terminal import fetching
+
+    with fetching(Console(stderr=True)):
+        return base_from_store(found.folder, store_uri())
 
 
 def find(reference: str) -> Found:
-    """What a reference stands for now, as the registry says; remembered for when it cannot be asked.
+    """What a reference stands for now, as the registry says.
 
     Raises:
         RegistryError: there is no such prompt, version or alias.
         TransientError: registry or store cannot be reached.
         StoreError: the store refuses, or does not hold the artifact.
     """
+    return fetched(named(reference))
+
+
+def named(reference: str) -> Named:
+    """What the registry says that a reference stands for. Raises `RegistryError` or `TransientError`."""
     from mlflow_config import names
     from mlflow_config.registry import version_tags
 
     name, version = resolved(reference)
     tags = version_tags(name, version)
-    folder = load_checked_tree(the_store(), tags[names.TAG_ARTIFACT], cache_folder())
-    found = Found(name, version, folder, tags[names.TAG_PROMPT])
-    record = {"name": name, "version": version, "artifact": tags[names.TAG_ARTIFACT], "digest": found.digest}
+    return Named(name, version, tags[names.TAG_ARTIFACT], tags[names.TAG_PROMPT])
+
+
+def fetched(what: Named) -> Found:
+    """It, in the cache. Raises `StoreError` or `TransientError`."""
+    return Found(what.name, what.version, load_checked_tree(the_store(), what.artifact, cache_folder()), what.digest)
+
+
+def remember(reference: str, found: Found) -> None:
+    """Keep what a reference stands for, now that it is known to be good, for when it cannot be asked for."""
+    record = Named(found.name, found.version, found.folder.name, found.digest)
     with suppress(StoreError), replacing(_memory(reference)) as file:
-        file.write(canonical_json(record))
-    return found
+        file.write(canonical_json(asdict(record)))
 
 
 def recall(reference: str) -> Found | None:
-    """What a reference stood for when this registry was last asked, its artifact still whole in the cache; or None."""
+    """What a reference stood for last and was good, its artifact still whole in the cache; or None."""
     try:
-        record = json.loads(_memory(reference).read_bytes())
-        folder = load_checked_tree(the_store(), record["artifact"], cache_folder())
-        return Found(record["name"], record["version"], folder, record["digest"])
-    except (OSError, ValueError, KeyError, PromptmintError):
+        return fetched(Named(**json.loads(_memory(reference).read_bytes())))
+    except (OSError, ValueError, TypeError, PromptmintError):
         return None
 
 

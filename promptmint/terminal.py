@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from pipelines.digests import short
+from pipelines.store import ranged
 
 if TYPE_CHECKING:
     from tasks.progress import News
@@ -116,6 +127,28 @@ def bar(console: Console, stage: str) -> Iterator[Callable[[Mapping[str, Any]], 
         line = bars.add_task(stage, total=None)
         yield lambda news: bars.update(line, completed=news.get("step", 0), total=news.get("steps"))
         bars.update(line, total=1, completed=1)
+
+
+@contextmanager
+def fetching(console: Console) -> Iterator[None]:
+    """A bar for each file that comes in from S3 meanwhile; at a terminal only, and gone when the block ends."""
+    if not console.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(24), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        lines: dict[str, Any] = {}
+
+        def show(news: ranged.News) -> None:
+            if news.name not in lines:
+                lines[news.name] = bars.add_task(f"fetching {escape(news.name)}", total=news.size_bytes)
+            bars.update(lines[news.name], completed=news.done_bytes)
+
+        ranged.listeners.append(show)
+        try:
+            yield
+        finally:
+            ranged.listeners.remove(show)
 
 
 def show_reproduction(console: Console, found: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ class LocalStore:
         path = self._path(key)
         with _written_beside(path) as (file, building):
             file.write(data)
-            _flush(file)
+            flush(file)
             try:
                 os.link(building, path)
             except FileExistsError:
@@ -67,7 +67,7 @@ class LocalStore:
                     f"The disk under {self.uri} makes no hard links ({error.strerror}), so it cannot hold the ledger. "
                     "Set PROMPTMINT_LEDGER to a file:///FOLDER on a disk that does."
                 ) from error
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
 
     def upload(self, key: str, path: Path) -> None:
         """Put a file under `key`, replacing what was there."""
@@ -121,11 +121,8 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it is not there."""
         path = self._path(key)
-        try:
-            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                path.unlink()
-        except OSError as error:
-            raise StoreError(_refusal(path, error)) from error
+        with refusing(path), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            path.unlink()
 
     def _path(self, key: str) -> Path:
         return self.folder / checked_key(key)
@@ -155,9 +152,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     with _written_beside(path) as (file, building):
         yield file
-        _flush(file)
+        flush(file)
         building.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
 @contextmanager
@@ -165,23 +162,31 @@ def _written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file in the folder of `path`, and its name, which is gone after the block."""
     building = path.parent / f".writing-{uuid.uuid4().hex}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with building.open("xb") as file:
-            yield file, building
-    except OSError as error:
-        raise StoreError(_refusal(path, error)) from error
+        with refusing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with building.open("xb") as file:
+                yield file, building
     finally:
         with suppress(OSError):
             building.unlink()
 
 
-def _flush(file: BinaryIO) -> None:
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Inside it, what a disk has against writing `path` becomes a `StoreError` that names the folder and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(_refusal(path, error)) from error
+
+
+def flush(file: BinaryIO) -> None:
     """Bring what was written onto the disk itself."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Bring a new name onto the disk itself; some network disks cannot be asked to, and the name is there already."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -12,19 +12,21 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from ..digests import digest_bytes
 from ..errors import AlreadyInStore, NotInStore, PromptmintError, StoreError, TransientError
 from ..settings import S3Settings, s3_settings
-from ..store.local import replacing
+from ..store.ranged import TRIES, About, fetch
 from ..store.store import Item, checked_key, checked_prefix
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_PART_BYTES = 16 * 1024 * 1024  # files above it travel in parts of this size, several at a time
-# Answers that may differ next time. 412, outside `create`: the object was replaced between two parts of a download.
+_PART_BYTES = 16 * 1024 * 1024  # files above it are sent in parts of this size, several at a time
+_CHUNK_BYTES = 256 * 1024  # what is taken at once of what has come in
+# Answers that may differ next time. 412, outside `create`: the object was replaced between two pieces of a download.
 _PASSING_STATUSES = {408, 409, 412, 429, 500, 502, 503, 504}
 _PASSING_CODES = {"IncompleteBody", "RequestTimeout", "SlowDown", "Throttling"}
 
@@ -43,7 +45,7 @@ class S3Store:
             )
         self._prefix = checked_key(prefix.rstrip("/")) + "/" if prefix.rstrip("/") else ""
         self.uri = f"s3://{self.bucket}/{self._prefix}".rstrip("/")
-        settings = s3_settings()
+        self._settings = settings = s3_settings()
         self._client = _connect(settings)
         self._transfer = TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES)
         self._sums = {"ChecksumAlgorithm": "SHA256"} if settings.checksums == "when_supported" else {}
@@ -97,10 +99,9 @@ class S3Store:
         return None if version == "null" else version
 
     def download(self, key: str, path: Path) -> None:
-        """Write what lies under `key` to `path`, atomically. Raises `NotInStore`."""
-        name = self._name(key)
-        with replacing(path) as file, self._errors_about(key):
-            self._client.download_fileobj(self.bucket, name, file, Config=self._transfer)
+        """Write what lies under `key` to `path`, atomically: see ranged.py. Raises `NotInStore`."""
+        self._name(key)
+        fetch(partial(self._about, key), partial(self._stretch, key), path, self._settings.stall_s)
 
     def has(self, key: str) -> bool:
         """Whether something lies under `key`."""
@@ -181,17 +182,43 @@ class S3Store:
             "'s3://BUCKET/PREFIX' on a server with conditional puts."
         )
 
+    @cached_property
+    def _reader(self) -> Any:
+        """A client for downloads, which try again in their own way."""
+        wait_s = self._settings.stall_s / TRIES
+        once = {"total_max_attempts": 1}
+        return _connect(self._settings, connect_timeout=min(10, wait_s), read_timeout=wait_s, retries=once)
+
+    def _about(self, key: str) -> About:
+        """What lies under `key` now."""
+        with self._errors_about(key):
+            head = self._reader.head_object(Bucket=self.bucket, Key=self._name(key))
+        return About(f"{self.uri}/{key}", head["ETag"], head["ContentLength"])
+
+    def _stretch(self, key: str, about: About, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` to `end` under `key`; 412, a `TransientError`, where they were replaced."""
+        asked = {"Range": f"bytes={start}-{end - 1}", "IfMatch": about.etag}
+        with self._errors_about(key):
+            answer = self._reader.get_object(Bucket=self.bucket, Key=self._name(key), **asked)
+            if (sent := answer["ContentLength"]) != end - start:
+                raise StoreError(f"{about.source}: asked for {end - start:,} bytes, the server sends {sent:,}.")
+            # Not boto3's own `read`: it waits until it has all that was asked for, which a trickle never ends.
+            with closing(answer["Body"]) as body:
+                while chunk := body._raw_stream.read1(_CHUNK_BYTES):
+                    yield chunk
+
     @contextmanager
     def _errors_about(self, key: str) -> Iterator[None]:
         """Inside it, what boto3 raises becomes an error of ours that names the server and what to do."""
         from botocore.exceptions import BotoCoreError, ClientError
         from s3transfer.exceptions import RetriesExceededError
+        from urllib3.exceptions import HTTPError
 
         try:
             yield
         except ClientError as error:
             raise self._refused(error, key) from error
-        except (BotoCoreError, RetriesExceededError) as error:
+        except (BotoCoreError, RetriesExceededError, HTTPError) as error:
             raise self._unreached(error) from error
 
     def _refused(self, error: Any, key: str) -> PromptmintError:
@@ -216,9 +243,10 @@ class S3Store:
         """What to raise when there was no whole answer, or not even a question."""
         from botocore import exceptions as boto
         from s3transfer.exceptions import RetriesExceededError
+        from urllib3.exceptions import HTTPError
 
         where = f"{self.uri} on {self._client.meta.endpoint_url}"
-        broken = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, RetriesExceededError)
+        broken = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, RetriesExceededError, HTTPError)
         if isinstance(error, broken) and not isinstance(error, boto.SSLError):
             return TransientError(
                 f"Cannot reach {where}: {error}. Check that the server runs, PROMPTMINT_S3_ENDPOINT and the network; "
@@ -246,16 +274,15 @@ class S3Store:
         return True
 
 
-def _connect(settings: S3Settings) -> Any:
+def _connect(settings: S3Settings, **otherwise: Any) -> Any:
     """A boto3 client; it keeps trying for a while, and its own session, so that threads may open stores."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    patience = {"connect_timeout": 10, "read_timeout": 60, "retries": {"mode": "standard"}} | otherwise
     config = Config(
-        connect_timeout=10,
-        read_timeout=60,
-        retries={"mode": "standard"},
+        **patience,
         s3={"addressing_style": "path" if settings.path_style else "auto"},
         request_checksum_calculation=settings.checksums,
         response_checksum_validation=settings.checksums,

@@ -89,7 +89,8 @@ def load_tree(store: Store, digest: str, cache: Path) -> Path:
     """A local folder that holds the tree: `cache/DIGEST`, every file checked as it is fetched, published whole.
 
     Files fetched earlier are served from the cache; where a changed byte matters, see `load_checked_tree`. Of several
-    processes that want the same tree one fetches it, and a fetch that was broken off goes on with the next file.
+    processes that want the same tree one fetches it. A fetch that was broken off goes on with the next file, or,
+    from S3, the next byte.
 
     Raises:
         NotInStore: the tree or one of its files is not in the store.
@@ -143,14 +144,21 @@ def _fetch(store: Store, digest: str, cache: Path) -> None:
             target = building / name
             if target.is_file() and digest_file(target) == file_digest:
                 continue
-            store.download(object_key(file_digest), target)
-            if (actual := digest_file(target)) != file_digest:
-                raise CorruptObject(_corrupt(store, object_key(file_digest), file_digest, actual))
+            _fetch_file(store, file_digest, target)
         building.mkdir(parents=True, exist_ok=True)  # a tree may be empty
         building.rename(cache / digest)
     except StoreError:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def _fetch_file(store: Store, digest: str, target: Path) -> None:
+    """Bring one file, checked. A wrong one is fetched once more: part of it may have been left by a power cut."""
+    for _ in range(2):
+        store.download(object_key(digest), target)
+        if (actual := digest_file(target)) == digest:
+            return
+    raise CorruptObject(_corrupt(store, object_key(digest), digest, actual))
 
 
 def _corrupt(store: Store, key: str, wanted: str, actual: str) -> str:

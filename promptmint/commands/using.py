@@ -19,7 +19,11 @@ def pull(
     to: Annotated[Path, typer.Option(help="The folder to put it in")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Copy a prompt's artifact, some kilobytes, verified against its digest."""
+    """Copy a prompt's artifact, some kilobytes, verified against its digest; its base stays where it is.
+
+    Where registry or store cannot be reached: the last known good, and a warning. A base is fetched by predict, verify,
+    export and serve: once per machine, checked, and gone on with where it was broken off.
+    """
     from promptmint import client
 
     folder = client.pull(reference, to)

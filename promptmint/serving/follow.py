@@ -10,9 +10,9 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from pipelines.errors import PromptmintError, RegistryError
+from pipelines.errors import ArtifactError, BaseModelError, PromptmintError, RegistryError
 from promptmint import client
-from promptmint.client import Found
+from promptmint.client import Found, Named
 from promptmint.serving.logs import tell
 from promptmint.serving.metrics import Metrics
 from promptmint.serving.served import Served
@@ -35,6 +35,7 @@ class Follower:
         """
         self._served, self._metrics = served, metrics
         self._references, self._shadows, self._every_s = references, shadows, every_s
+        self._refused: dict[str, tuple[Named, PromptmintError]] = {}  # what will not do, until another is named
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="follower", daemon=True)
 
@@ -69,11 +70,23 @@ class Follower:
             self._served.drop(reference)  # there is no challenger now
             return
         if standing is None or standing.version != version:
-            swapped(self._served, self._metrics, reference, client.find(reference))
+            self._swap(reference)
         elif standing.stale is not None:
             self._served.mark(reference, None)
             self._metrics.stale.labels(reference).set(0)
             tell("fresh again", prompt=reference, version=version)
+
+    def _swap(self, reference: str) -> None:
+        """Serve what the registry names now; what was refused once is not fetched and proven again."""
+        named = client.named(reference)
+        refused = self._refused.pop(reference, None)
+        try:
+            if refused is not None and refused[0] == named:
+                raise refused[1].with_traceback(None)
+            swapped(self._served, self._metrics, reference, client.fetched(named))
+        except (ArtifactError, BaseModelError) as error:
+            self._refused[reference] = named, error
+            raise
 
     def _failed(self, reference: str, error: Exception) -> None:
         """Mark a reference as stale; the logs hear of it once for each kind of failure."""
@@ -92,6 +105,7 @@ def swapped(served: Served, metrics: Metrics, reference: str, found: Found, stal
     """Serve what a reference stands for, and tell everybody who counts."""
     before = served.standings().get(reference)
     standing = served.put(reference, found)
+    client.remember(reference, found)
     if stale:
         served.mark(reference, stale)
     metrics.version.labels(reference).set(standing.version)

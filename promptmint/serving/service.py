@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PromptmintError
-from pipelines.settings import store_uri
 from promptmint import client
 from promptmint.client import Found
 from promptmint.serving.access import Access
@@ -71,12 +70,11 @@ def open_service(references: Sequence[str], options: Options, access: Access | N
         PromptmintError: the prompts belong to different bases.
     """
     from pipelines.inference.engine import Engine
-    from pipelines.inference.predictor import base_from_store
 
     asked = list(dict.fromkeys(canonical(reference) for reference in references))
     found = {reference: _find(reference) for reference in asked}
     _check_one_base({reference: each.folder for reference, (each, _) in found.items()})
-    base = base_from_store(next(iter(found.values()))[0].folder, store_uri())
+    base = client.base_of(next(iter(found.values()))[0])
     served, metrics = Served(Engine(base, options.device), options.shadow), Metrics()
     for reference, (each, stale) in found.items():
         swapped(served, metrics, reference, each, stale)

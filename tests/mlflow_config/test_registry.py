@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from mlflow_config import names, registry
+from mlflow_config.package import requirements
 from mlflow_config.tracking import connected
 from pipelines.errors import RegistryError, TransientError
 
@@ -121,3 +122,9 @@ def test_a_refusal_of_mlflow_is_not_tried_again(artifact: Path, record: dict[str
     with pytest.raises(RegistryError) as refused:
         registry.project("tickets", champion=7, challenger=None)
     assert not isinstance(refused.value, TransientError)
+
+
+def test_the_packaged_model_asks_for_versions_that_an_index_knows() -> None:
+    asked = dict(line.split("==") for line in requirements())
+    assert asked.keys() >= {"mlflow", "torch", "transformers", "safetensors", "boto3"}
+    assert not [version for version in asked.values() if "+" in version], "a build of this machine's own"

@@ -12,7 +12,7 @@ from pipelines.settings import S3Settings
 from pipelines.store.local import LocalStore
 from pipelines.store.store import open_store, the_ledger, the_store
 
-NAMES = ("HOME", "STORE", "LEDGER", "S3_ENDPOINT", "S3_PATH_STYLE", "S3_CHECKSUMS")
+NAMES = ("HOME", "STORE", "LEDGER", "S3_ENDPOINT", "S3_PATH_STYLE", "S3_CHECKSUMS", "S3_STALL_S")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_everything_is_below_the_working_folder_by_default(tmp_path: Path) -> No
     assert settings.store_uri() == settings.ledger_uri() == f"file://{tmp_path}/.promptmint/store"
     assert settings.cache_folder() == tmp_path / ".promptmint/cache"
     assert settings.tracking_uri() == f"sqlite:///{tmp_path}/.promptmint/mlflow.db"
-    assert settings.s3_settings() == S3Settings(endpoint=None, path_style=False, checksums="when_required")
+    assert settings.s3_settings() == S3Settings(None, path_style=False, checksums="when_required", stall_s=60)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -47,7 +47,10 @@ def test_each_variable_moves_its_thing(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PROMPTMINT_S3_ENDPOINT", "http://127.0.0.1:9000")
     monkeypatch.setenv("PROMPTMINT_S3_CHECKSUMS", "when_supported")
     monkeypatch.setenv("PROMPTMINT_S3_PATH_STYLE", "True")
-    assert settings.s3_settings() == S3Settings("http://127.0.0.1:9000", path_style=True, checksums="when_supported")
+    monkeypatch.setenv("PROMPTMINT_S3_STALL_S", "2.5")
+    assert settings.s3_settings() == S3Settings(
+        "http://127.0.0.1:9000", path_style=True, checksums="when_supported", stall_s=2.5
+    )
 
 
 def test_the_home_may_be_below_the_person_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, tm
     for name in NAMES:
         monkeypatch.setenv(f"PROMPTMINT_{name}", " ")
     assert settings.home() == tmp_path / ".promptmint"
-    assert settings.s3_settings() == S3Settings(endpoint=None, path_style=False, checksums="when_required")
+    assert settings.s3_settings() == S3Settings(None, path_style=False, checksums="when_required", stall_s=60)
 
 
 @pytest.mark.parametrize(("word", "means"), [("1", True), ("on", True), ("YES", True), ("0", False), ("off", False)])
@@ -73,6 +76,13 @@ def test_yes_and_no_have_several_words(monkeypatch: pytest.MonkeyPatch, word: st
 def test_another_word_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "perhaps")
     with pytest.raises(StoreError, match=rf"{name} is 'perhaps'; it can be '\w+', '\w+'.*Correct it or unset it"):
+        settings.s3_settings()
+
+
+@pytest.mark.parametrize("word", ["soon", "0", "-1", "inf", "nan", "1e9"])
+def test_what_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("PROMPTMINT_S3_STALL_S", word)
+    with pytest.raises(StoreError, match=rf"PROMPTMINT_S3_STALL_S is '{word}'; it is a number of seconds above 0, at"):
         settings.s3_settings()
 
 

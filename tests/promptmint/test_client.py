@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from mlflow_config import registry
-from pipelines.errors import RegistryError, TransientError
-from pipelines.settings import store_uri
+from pipelines.digests import canonical_json
+from pipelines.errors import ArtifactError, BaseModelError, RegistryError, TransientError
+from pipelines.prompts.artifact import read_prompt
+from pipelines.settings import cache_folder, store_uri
 from pipelines.store.store import the_store
 from pipelines.store.trees import save_tree
 from promptmint.client import Found, find, find_or_recall, load, pull, recall, resolved
@@ -47,9 +50,9 @@ def registered(minted: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A prompt in the store, champion of a registry that can be cut off: `registered.down = True`."""
     from mlflow_config import names
 
-    tags = {names.TAG_ARTIFACT: save_tree(the_store(), minted.folder), names.TAG_PROMPT: minted.digest}
+    artifact = save_tree(the_store(), minted.folder)
     save_tree(the_store(), minted.base_folder)
-    line = SimpleNamespace(down=False, champion=4)
+    line = SimpleNamespace(down=False, champion=4, digest=minted.digest, artifact=artifact)
 
     def asked(answer: Any) -> Any:
         if line.down:
@@ -57,7 +60,11 @@ def registered(minted: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         return answer
 
     monkeypatch.setattr(registry, "resolve", lambda name, alias: asked(line.champion))
-    monkeypatch.setattr(registry, "version_tags", lambda name, version: asked(tags))
+    monkeypatch.setattr(
+        registry,
+        "version_tags",
+        lambda name, version: asked({names.TAG_ARTIFACT: line.artifact, names.TAG_PROMPT: line.digest}),
+    )
     return line
 
 
@@ -71,7 +78,7 @@ def test_what_is_known_is_taken_where_the_registry_is_down_and_said(registered: 
 
 
 def test_what_is_known_is_taken_where_the_store_is_gone(registered: Any, minted: Any, tmp_path: Path) -> None:
-    assert find("tickets@champion").version == 4
+    load("tickets@champion")
     shutil.rmtree(store_uri().removeprefix("file://"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -91,7 +98,7 @@ def find_or_recall_quietly() -> Found:
 
 
 def test_another_registry_knows_other_prompts(registered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    find("tickets@champion")
+    load("tickets@champion")
     assert recall("tickets@champion") is not None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert recall("tickets@champion") is None
@@ -102,3 +109,36 @@ def test_a_spoilt_prompt_in_the_cache_is_fetched_anew(registered: Any) -> None:
     before = (folder / "prompt.safetensors").read_bytes()
     (folder / "prompt.safetensors").write_bytes(before[:-1])
     assert (find("tickets@champion").folder / "prompt.safetensors").read_bytes() == before
+
+
+def test_what_was_refused_is_not_the_last_known_good(registered: Any, minted: Any, mint_on: Any) -> None:
+    load("tickets@champion")
+    registered.champion, registered.digest = 5, "0" * 64
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="0" * 64):
+            load("tickets@champion")
+    registered.down = True
+    with pytest.warns(UserWarning, match="is version 4, the last known good"):
+        assert load("tickets@champion").prompt.digest == minted.digest
+
+
+def test_a_prompt_whose_base_is_another_s_is_refused(
+    registered: Any, minted: Any, gpt2_folder: Path, tmp_path: Path
+) -> None:
+    """It says that it belongs to a base in the store, and that one is not what it was minted on."""
+    forged = Path(shutil.copytree(minted.folder, tmp_path / "forged"))
+    card = json.loads((forged / "prompt.json").read_bytes())
+    card["base"]["digest"] = save_tree(the_store(), gpt2_folder)
+    (forged / "prompt.json").write_bytes(canonical_json(card) + b"\n")
+    registered.artifact, registered.digest = save_tree(the_store(), forged), read_prompt(forged).digest
+    with pytest.raises(BaseModelError, match=r"minted on another base than the base 'bert.*has SHA-256 .*, wanted "):
+        load("tickets@champion")
+    assert recall("tickets@champion") is None
+
+
+def test_a_base_spoilt_in_the_cache_is_fetched_anew(registered: Any, minted: Any) -> None:
+    load("tickets@champion")
+    (weights,) = cache_folder().glob("*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert load("tickets@champion").prompt.digest == minted.digest
+    assert weights.read_bytes() == (minted.base_folder / "model.safetensors").read_bytes()

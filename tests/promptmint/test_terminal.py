@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from promptmint.terminal import bar, progress, show_fleet, show_garbage, show_reproduction, show_run, show_status
+from pipelines.store import ranged
+from promptmint.terminal import (
+    bar,
+    fetching,
+    progress,
+    show_fleet,
+    show_garbage,
+    show_reproduction,
+    show_run,
+    show_status,
+)
 from tasks.progress import News, listeners, tell
 
 
@@ -154,3 +164,14 @@ def test_a_bar_takes_a_workers_lines(console: Console) -> None:
         on_news({"job": "prompt", "step": 3, "steps": 7})
         on_news({"job": "prompt", "note": "no steps in this one"})
     assert "train" in text(console)
+
+
+def test_a_person_sees_how_far_a_file_is_and_a_pipe_sees_nothing() -> None:
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), width=140, force_terminal=terminal)
+        with fetching(console):
+            for tell in ranged.listeners:
+                tell(ranged.News("model[1].safetensors", 30_000_000, 90_000_000))
+        assert ("fetching model[1].safetensors" in text(console) and "30.0/90.0 MB" in text(console)) == terminal
+        assert terminal or not text(console)
+        assert not ranged.listeners

@@ -85,17 +85,23 @@ def test_a_cut_answer_is_worth_another_try_later(
     flaky_store: S3Store, flaky: Any, moto_store: S3Store, tmp_path: Path, size_bytes: int
 ) -> None:
     moto_store.write("a", bytes(size_bytes))
-    (tmp_path / "target").write_bytes(b"as it was")
     flaky.cut = 1000
     with pytest.raises(TransientError, match=rf"Cannot reach {flaky_store.uri} on {flaky.endpoint}"):
         flaky_store.read("a")
-    with pytest.raises(TransientError, match=rf"Cannot reach {flaky_store.uri} on {flaky.endpoint}"):
-        flaky_store.download("a", tmp_path / "target")
-    assert (tmp_path / "target").read_bytes() == b"as it was"
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]
-    flaky.cut = 1
+    flaky.cut = 3
     flaky_store.download("a", tmp_path / "target")  # what was cut is fetched again
     assert (tmp_path / "target").read_bytes() == bytes(size_bytes)
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_answers_that_bring_nothing_end_a_download(flaky_store: S3Store, flaky: Any, tmp_path: Path) -> None:
+    flaky_store.write("a", b"x")
+    (tmp_path / "target").write_bytes(b"as it was")
+    flaky.cut = 1000  # half of a byte is none
+    with pytest.raises(TransientError, match=rf"Cannot reach {flaky_store.uri}/a: 1 bytes did not come"):
+        flaky_store.download("a", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"as it was"
+    assert {path.name for path in tmp_path.iterdir()} == {"target", ".arriving-target", ".arriving-target.journal"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from mlflow_config import registry
 from pipelines.errors import ArtifactError, PromptmintError, RegistryError, TransientError
 from pipelines.settings import store_uri
+from promptmint import client
 from promptmint.serving.service import Options, open_service
 
 TEXT = "my password is wrong"
@@ -116,14 +117,21 @@ def test_a_champion_of_another_base_is_not_let_in(shop: Any, run: Any, mint_on: 
         open_service(["tickets@1", f"tickets@{foreign}"], Options())
 
 
-def test_a_champion_whose_proof_fails_is_not_let_in(shop: Any, run: Any, told: Any, cut: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def unproven(shop: Any, tmp_path: Path) -> int:
+    """The number of a version whose proof fails."""
     from safetensors.torch import load_file, save_file
 
     minted = shop.minted["tickets"][1]
     spoilt = shutil.copytree(minted.folder, tmp_path / "spoilt")
     logits = load_file(spoilt / "proof.safetensors")["logits"]
     save_file({"logits": logits + 1}, spoilt / "proof.safetensors")
-    number = shop.register("tickets", type(minted)(spoilt, minted.digest, minted.base_folder, None))
+    number: int = shop.register("tickets", type(minted)(spoilt, minted.digest, minted.base_folder, None))
+    return number
+
+
+def test_a_champion_whose_proof_fails_is_not_let_in(shop: Any, run: Any, told: Any, cut: Any, unproven: int) -> None:
+    number = unproven
     with run("tickets") as running:
         shop.promote("tickets", number)
         running.service.follower.look()
@@ -141,6 +149,29 @@ def test_a_champion_whose_proof_fails_is_not_let_in(shop: Any, run: Any, told: A
         assert version(running) == 3 and stale(running) == []
     with pytest.raises(ArtifactError):
         open_service([f"tickets@{number}"], Options())
+
+
+def test_a_refused_champion_is_not_fetched_and_proven_again(
+    shop: Any, run: Any, unproven: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[int] = []
+    fetch = client.fetched
+    monkeypatch.setattr(client, "fetched", lambda named: fetched.append(named.version) or fetch(named))
+    with run("tickets") as running:
+        fetched.clear()
+        for champion, wanted in (
+            (unproven, [unproven]),
+            (1, [unproven]),
+            (unproven, [unproven]),
+            (2, [unproven, 2]),
+            (unproven, [unproven, 2, unproven]),
+        ):
+            shop.promote("tickets", champion)
+            for _ in range(3):
+                running.service.follower.look()
+            assert fetched == wanted, "once, until the registry names another"
+            assert stale(running) == (["tickets@champion"] if champion == unproven else [])
+        assert version(running) == 2
 
 
 def test_a_server_starts_from_its_cache_and_says_so(shop: Any, run: Any, told: Any, cut: Any) -> None:
@@ -169,8 +200,6 @@ def test_what_does_not_exist_is_not_served(shop: Any) -> None:
 
 
 def test_a_challenger_rides_along_and_is_compared(shop: Any, run: Any, told: Any) -> None:
-    from promptmint import client
-
     texts = [f"my {noun} again" for noun in ("password", "invoice", "refund", "login", "charge", "profile")]
     champion, challenger = (client.load(f"tickets@{number}").predict(texts) for number in (1, 2))
     agreeing = sum(a.label == b.label for a, b in zip(champion, challenger, strict=True))
