@@ -14,6 +14,7 @@ import pipelines
 TRAVELLING = (
     "__init__.py", "digests.py", "errors.py", "recipe.py", "settings.py",
     "store/__init__.py", "store/store.py", "store/local.py", "store/s3.py", "store/trees.py",
+    "store/uploads.py",
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
     "inference/__init__.py", "inference/attention.py", "inference/base.py", "inference/blocks.py",
