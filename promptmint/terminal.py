@@ -145,7 +145,8 @@ def show_garbage(console: Console, found: Mapping[str, Any]) -> None:
     size = sum(each["garbage_bytes"] for each in found["kinds"].values())
     count = f"{len(found['keys']):,} files, {size:,} bytes"
     if left := found["unfinished"]:
-        count += f", and {len(left):,} unfinished write{'s' * (len(left) > 1)}, {sum(each['bytes'] for each in left):,} bytes"
+        size = sum(each["bytes"] for each in left)
+        count += f", and {len(left):,} unfinished write{'s' * (len(left) > 1)}, {size:,} bytes"
     if found["deleted"]:
         console.print(f"Removed: {count}.")
     else:

@@ -1,4 +1,4 @@
-"""Uploads in parts that nobody completed: what a killed writer leaves in a bucket, kept and paid for, seen by no reader.
+"""Uploads in parts that nobody completed: what a killed writer leaves in a bucket, paid for and seen by no reader.
 
 Source: Amazon S3 User Guide, "Uploading and copying objects using multipart upload": the parts stay until the upload is
 completed or aborted.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.progress import News, StageProgress, listeners
 
@@ -34,3 +36,17 @@ def heard() -> Iterator[list[News]]:
 def test_every_line_becomes_one_sentence(heard: list[News], line: dict[str, object], news: News) -> None:
     StageProgress("train")(line)
     assert heard == [news]
+
+
+def test_a_server_that_is_away_misses_the_progress_and_the_work_goes_on(
+    prefect_server: None, heard: list[News]
+) -> None:
+    line = {"job": "lora", "epoch": 1, "step": 20, "steps": 60, "loss": 0.5, "validation_accuracy": 0.875}
+
+    @flow
+    def work() -> str:
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+            StageProgress("train")(line)
+        return "done"
+
+    assert work() == "done" and len(heard) == 1
