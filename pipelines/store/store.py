@@ -84,7 +84,7 @@ class Store(Protocol):
         ...
 
     def unfinished(self) -> list[Item]:
-        """Writes that were begun and not ended, sorted: a killed writer's, or one's that is at work. No reader sees them.
+        """Writes that were begun and not ended, sorted: of killed writers, and of those at work. No reader sees them.
 
         Each has a name of its own that is no key; `written` is when somebody was last seen at it.
         """

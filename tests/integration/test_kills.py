@@ -34,7 +34,7 @@ POINTS = {
     "promote": "mlflow_config.registry:project",  # the ledger has decided, the alias is not set
     "finish": "pipelines.runs:finish",  # all is done, and no record says so
 }
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 class Stops:
@@ -90,56 +90,55 @@ def kill(place: Any, *names: str) -> None:
     psutil.wait_procs(found, timeout=10)
 
 
-def trained(place: Any) -> Counter[str]:
-    """How many trainings of each method the store remembers."""
+@pytest.fixture
+def named(place: Any, workshop: Any, stops: Stops, served: Any) -> Callable[[str, int], str]:
+    """`named(name, seed)`: a recipe of its own with new data and a base that nobody has pinned; every step holds it."""
+
+    def make(name: str, seed: int) -> str:
+        recipes = workshop.folder / "recipes"
+        orchard = (recipes / "orchard.toml").read_text()
+        text = orchard.replace('name = "orchard"', f'name = "{name}"').replace("tiny-bert", f"base-of-{name}")
+        (recipes / f"{name}.toml").write_text(text)
+        workshop.deliver(f"{name}.csv", 400, seed=seed)
+        stops.set()
+        return name
+
+    return make
+
+
+def check(place: Any, name: str) -> None:
+    """One version in MLflow and in the ledger, promoted once; the alias on it; one record; each method trained once."""
+    entries = ledger.read(the_ledger(), name)  # which checks that the chain has no gap
+    assert [(entry.action, entry.version) for entry in entries] == [("registered", 1), ("promoted", 1)]
+    api = "/api/2.0/mlflow"
+    search = f"{api}/model-versions/search?filter=name%3D%27{name}%27"
+    versions = json.loads(place.get(search, place.mlflow_port))["model_versions"]
+    assert [each["version"] for each in versions] == ["1"]
+    alias = f"{api}/registered-models/alias?name={name}&alias=champion"
+    assert json.loads(place.get(alias, place.mlflow_port))["model_version"]["version"] == "1"
+    (record,) = runs.recorded(the_store(), name)
+    assert (record["verdict"], record["version"]) == ("passed", 1)
     memos = (place.home / "store" / "memo" / "train").glob("*.json")
-    return Counter(json.loads(path.read_text())["inputs"]["job"]["name"] for path in memos)
+    inputs = [json.loads(path.read_text())["inputs"] for path in memos]
+    test = Counter(each["kind"] for each in inputs if each["shards"]["train"] == shards_of(place, record))
+    assert test == {"prompt": 1, "lora": 1}
 
 
-def check(place: Any, version: int) -> None:
-    """Each version once in MLflow, once in the ledger, promoted once; the alias on the last; a record of every run."""
-    entries = ledger.read(the_ledger(), "orchard")  # which checks that the chain has no gap
-    expected = [(action, n) for n in range(1, version + 1) for action in ("registered", "promoted")]
-    assert [(entry.action, entry.version) for entry in entries] == expected
-    api, model = "/api/2.0/mlflow", "name=orchard"
-    found = json.loads(place.get(f"{api}/model-versions/search?filter=name%3D%27orchard%27", place.mlflow_port))
-    assert sorted(int(each["version"]) for each in found["model_versions"]) == list(range(1, version + 1))
-    alias = json.loads(place.get(f"{api}/registered-models/alias?{model}&alias=champion", place.mlflow_port))
-    assert int(alias["model_version"]["version"]) == version
-    records = runs.recorded(the_store(), "orchard")
-    assert sorted(record["version"] for record in records) == list(range(1, version + 1))
-    assert {record["verdict"] for record in records} == {"passed"}
-    assert trained(place) == {"prompt": version, "lora": version}
-
-
-def test_a_power_failure_in_each_step(
-    place: Any, workshop: Any, stops: Stops, served: Callable[[], Any], until: Callable[..., Any]
-) -> None:
-    """Everything dies: servers, worker, the run itself and its training. The next run goes on."""
-    workshop.deliver("monday.csv", 400, seed=1)
-    stops.set()
-    for step in POINTS:
-        run = place.run("retrain", recipe="orchard")
-        until(lambda step=step, run=run: stops.reached(step) or place.ended(run), RUN_S)
-        assert stops.reached(step), place.look(run)["state"]
-        kill(place, "prefect", "mlflow", "worker")
-        served()
-        assert place.look(run)["state_name"] == "Crashed"
-    run = place.run("retrain", recipe="orchard")
-    until(lambda: place.ended(run), RUN_S)
-    assert place.look(run)["state_name"] == "Completed", place.look(run)["state"]
-    check(place, version=1)
+def shards_of(place: Any, record: dict[str, Any]) -> str:
+    """The tree of the training split's shards."""
+    memos = (place.home / "store" / "memo" / "tokenize").glob("*.json")
+    found = [json.loads(path.read_text()) for path in memos]
+    split = record["data"]["split_trees"]["train"]
+    (tree,) = [memo["value"]["tree"] for memo in found if memo["inputs"]["split"] == split]
+    return str(tree)
 
 
 def test_servers_die_in_each_step_of_one_run(
-    place: Any, workshop: Any, stops: Stops, served: Callable[[], Any], until: Callable[..., Any]
+    place: Any, stops: Stops, served: Callable[[], Any], until: Callable[..., Any], named: Any
 ) -> None:
     """Prefect and MLflow die, and the run goes on without them until they are back: one run, ten deaths."""
-    workshop.deliver("tuesday.csv", 400, seed=2)
-    stops.set()
-    (Path(stops.folder) / "pin.reached").touch()  # the base is in the store since the first run
-    run = place.run("retrain", recipe="orchard")
-    for step in list(POINTS)[1:]:
+    run = place.run("retrain", recipe=named("meadow", 1))
+    for step in POINTS:
         until(lambda step=step: stops.reached(step) or place.ended(run), RUN_S)
         assert stops.reached(step), place.look(run)["state"]
         kill(place, "prefect", "mlflow")
@@ -147,4 +146,22 @@ def test_servers_die_in_each_step_of_one_run(
         served()
     until(lambda: place.ended(run), RUN_S)
     assert place.look(run)["state_name"] == "Completed", place.look(run)["state"]
-    check(place, version=2)
+    check(place, "meadow")
+
+
+def test_a_power_failure_in_each_step(
+    place: Any, stops: Stops, served: Callable[[], Any], until: Callable[..., Any], named: Any
+) -> None:
+    """Everything dies: servers, worker, the run itself and its training. The next run goes on."""
+    name = named("field", 2)
+    for step in POINTS:
+        run = place.run("retrain", recipe=name)
+        until(lambda step=step, run=run: stops.reached(step) or place.ended(run), RUN_S)
+        assert stops.reached(step), place.look(run)["state"]
+        kill(place, "prefect", "mlflow", "worker")
+        served()
+        assert place.look(run)["state_name"] == "Crashed"
+    run = place.run("retrain", recipe=name)
+    until(lambda: place.ended(run), RUN_S)
+    assert place.look(run)["state_name"] == "Completed", place.look(run)["state"]
+    check(place, name)

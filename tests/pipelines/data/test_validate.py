@@ -205,7 +205,7 @@ def test_a_quarantine_of_mixed_values_can_be_written(tmp_path):
     [
         ("x.csv", "text,label\n", {}, "hold no rows"),
         ("x.csv", "", {}, "hold no rows"),
-        ("x.jsonl", "nonsense\n" * 3, {}, r"No rows are left for 'test', 'train', 'validation'.*not valid JSON \(3\)"),
+        ("x.jsonl", "nonsense\n" * 3, {}, r"No row of 'x.jsonl' keeps the contract.*not valid JSON \(3\)"),
         ("x.csv", "text,label\n" + "".join(f"t{n},a\n" for n in range(99)), {}, "one label alone, 'a'.*'a', 'b'"),
         ("x.csv", "text,label\nx,a\ny,b\n", {"test_fraction": 0}, "No rows are left for 'test', 'validation'"),
         ("x.csv", "text,tag\nx,a\n", {}, "'x.csv' has no column 'label'"),
