@@ -20,20 +20,6 @@ import pytest
 from promptmint.servers import down
 
 _direct = build_opener(ProxyHandler({}))
-_figures: list[str] = []
-
-
-@pytest.fixture(scope="session")
-def figure() -> Callable[[str], None]:
-    """Keeps a line that was measured; all of them stand at the end of the session."""
-    return _figures.append
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _figures:
-        terminalreporter.section("figures")
-        for line in _figures:
-            terminalreporter.write_line(line)
 
 
 def _answer(request: Request | str, patience_s: float = 180) -> bytes:
