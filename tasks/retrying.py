@@ -24,7 +24,8 @@ def is_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-RETRYING = Retrying(retries=3, retry_delay_seconds=[1, 5, 15], retry_condition_fn=is_transient)
+# A server that is started again is back within a minute and a half, on a busy machine too.
+RETRYING = Retrying(retries=4, retry_delay_seconds=[1, 5, 15, 60], retry_condition_fn=is_transient)
 
 
 @contextmanager
