@@ -25,7 +25,7 @@ def is_transient(task: Any, task_run: Any, state: Any) -> bool:
 
 
 # A server that is started again is back within a minute and a half, on a busy machine too.
-RETRYING = Retrying(retries=4, retry_delay_seconds=[1, 5, 15, 60], retry_condition_fn=is_transient)
+RETRYING = Retrying(retries=4, retry_delay_seconds=[1, 5, 15, 30], retry_condition_fn=is_transient)
 
 
 @contextmanager
