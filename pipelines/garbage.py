@@ -86,9 +86,9 @@ def abandoned(store: Store, older_than: timedelta, now: datetime | None = None) 
     return tuple(item for item in store.unfinished() if item.written <= oldest_young)
 
 
-def discard(store: Store, abandoned: Iterable[Item]) -> None:
+def discard(store: Store, left: Iterable[Item]) -> None:
     """Remove what abandoned writes have left."""
-    for item in abandoned:
+    for item in left:
         store.discard(item)
 
 

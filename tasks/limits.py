@@ -38,8 +38,8 @@ def one_of(slots: int, name: str) -> Iterator[None]:
     get_run_logger().info("Waiting for one of %s slot(s) of %r", slots, name)
     slot = ExitStack()
     slot.enter_context(concurrency(name, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False))
-    get_run_logger().info("Has a slot of %r", name)
     try:
+        get_run_logger().info("Has a slot of %r", name)
         yield
     finally:
         with suppress(httpx.HTTPError):  # nobody takes it back now: it is free when its lease ends
