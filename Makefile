@@ -28,7 +28,7 @@ coverage: $(READY)  ## the same, with the lines of pipelines that no test runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" --cov=pipelines --cov-report=term-missing:skip-covered
 
 test-integration: $(READY)  ## real servers, a real browser, real S3, stories of minutes
-	$(BIN)/python -m pytest tests -m "long or slow or s3 or browser"
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile -m "long or slow or s3 or browser"
 
 check: $(READY)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ TRAVELLING = (
     "recipe/__init__.py", "recipe/gates.py", "recipe/load.py", "recipe/methods.py", "recipe/problem.py",
     "recipe/recipe.py", "recipe/section.py", "recipe/sweep.py",
     "store/__init__.py", "store/store.py", "store/local.py", "store/ranged.py", "store/s3.py", "store/trees.py",
+    "store/uploads.py",
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
     "inference/__init__.py", "inference/attention.py", "inference/base.py", "inference/blocks.py",

@@ -51,7 +51,7 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
         made = client.create_model_version(
             recipe, source=uri, run_id=run_id, tags=tags(record), description=record["reason"], model_id=model_id
         )
-        return int(made.version)
+        return _first(client, recipe, record["run_key"], int(made.version))
 
 
 def attach(recipe: str, version: int, name: str, content: bytes) -> str:
@@ -139,15 +139,38 @@ def tags(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ensure_model(client: Any, recipe: str) -> None:
-    if not client.search_registered_models(f"name = '{recipe}'"):
-        client.create_registered_model(
-            recipe, description=f"Soft prompts tuned by the recipe {recipe!r} of promptmint."
-        )
+    from mlflow.exceptions import MlflowException
+
+    def there() -> bool:
+        return bool(client.search_registered_models(f"name = '{recipe}'"))
+
+    if not there():
+        try:
+            client.create_registered_model(
+                recipe, description=f"Soft prompts tuned by the recipe {recipe!r} of promptmint."
+            )
+        except MlflowException:
+            if not there():  # else another process was sooner
+                raise
 
 
 def _version_of_run(client: Any, recipe: str, run_key: str) -> int | None:
     found = client.search_model_versions(f"name = '{recipe}' and tags.`{names.TAG_RUN_KEY}` = '{run_key}'")
     return min((int(version.version) for version in found), default=None)
+
+
+def _first(client: Any, recipe: str, run_key: str, made: int) -> int:
+    """The version of a run that was registered first; `made` is taken back where another process was sooner.
+
+    Two processes are at the same run where one of them lost its turn without knowing: a server's clock that jumped, or
+    a network that was gone for longer than a lease. Versions are numbered in the order in which they are made, so both
+    name the same one.
+    """
+    first = _version_of_run(client, recipe, run_key)
+    if first is None or first == made:
+        return made
+    client.delete_model_version(recipe, str(made))
+    return first
 
 
 def _log_figures(client: Any, run_id: str, record: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ These must stay, each with every tree and object that it names, by its digest:
 
 A stage that is remembered writes its memo anew (`memo.recall`), so that what a run in progress relies on is young.
 Memos go first, then trees, then objects: whoever is interrupted leaves nothing that names what is gone.
+
+What a killed writer began and will never end lies under no key: `abandoned` finds it by its age alone.
 """
 
 from __future__ import annotations
@@ -76,6 +78,18 @@ def remove(store: Store, garbage: Iterable[Item]) -> None:
     """Remove what was found to be garbage, in the order in which it was found."""
     for item in garbage:
         store.delete(item.key)
+
+
+def abandoned(store: Store, older_than: timedelta, now: datetime | None = None) -> tuple[Item, ...]:
+    """Writes that nobody has been at for so long that nobody will end them: temporary files, uploads in parts."""
+    oldest_young = (now or datetime.now(UTC)) - older_than
+    return tuple(item for item in store.unfinished() if item.written <= oldest_young)
+
+
+def discard(store: Store, left: Iterable[Item]) -> None:
+    """Remove what abandoned writes have left."""
+    for item in left:
+        store.discard(item)
 
 
 def totals(findings: Findings) -> dict[str, dict[str, int]]:

@@ -182,6 +182,9 @@ def show_garbage(console: Console, found: Mapping[str, Any]) -> None:
     console.print(_table(found["store"], columns, rows))
     size = sum(each["garbage_bytes"] for each in found["kinds"].values())
     count = f"{len(found['keys']):,} files, {size:,} bytes"
+    if left := found["unfinished"]:
+        size = sum(each["bytes"] for each in left)
+        count += f", and {len(left):,} unfinished write{'s' * (len(left) > 1)}, {size:,} bytes"
     if found["deleted"]:
         console.print(f"Removed: {count}.")
     else:

@@ -7,8 +7,9 @@ not, and its slot is free again when the lease ends. Whoever finds no slot free 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
@@ -35,9 +36,14 @@ def one_of(slots: int, name: str) -> Iterator[None]:
         return
     _ensure(name, slots)
     get_run_logger().info("Waiting for one of %s slot(s) of %r", slots, name)
-    with concurrency(name, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False):
+    slot = ExitStack()
+    slot.enter_context(concurrency(name, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False))
+    try:
         get_run_logger().info("Has a slot of %r", name)
         yield
+    finally:
+        with suppress(httpx.HTTPError):  # nobody takes it back now: it is free when its lease ends
+            slot.close()
 
 
 @contextmanager

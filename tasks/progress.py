@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 
@@ -45,7 +47,8 @@ class StageProgress:
         job, step, steps = line["job"], line.get("step", 0), line.get("steps", 0)
         tell(News(self.stage, _in_words(line), step, steps))
         if steps and FlowRunContext.get():
-            self._update(job, 100 * step / steps, _in_words(line))
+            with suppress(httpx.HTTPError):  # a server that is away misses this, and the work goes on
+                self._update(job, 100 * step / steps, _in_words(line))
 
     def _update(self, job: str, percent: float, words: str) -> None:
         known = self._artifacts.get(job)

@@ -17,7 +17,7 @@ from pipelines.evaluation.pages.evidence import gather
 from pipelines.evaluation.pages.run import run_page
 from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
 from pipelines.store.store import the_store
-from tasks.retrying import RETRYING
+from tasks.retrying import RETRYING, telling_prefect
 
 PAGE = "report.html"
 
@@ -25,27 +25,29 @@ PAGE = "report.html"
 @task(task_run_name="publish", **RETRYING)
 def publish(record: Mapping[str, Any]) -> None:
     """Publish the run's report, its table of scores and its page, under the recipe's name."""
-    _name_run(f"{record['recipe']}: {record['verdict']}")
-    create_markdown_artifact(
-        markdown(record), key=f"{record['recipe']}-report", description=f"Verdict: {record['verdict']}"
-    )
-    if rows := summary_rows(record):
-        table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
-    if record["version"] is not None:
-        _publish_page(record)
+    with telling_prefect():
+        _name_run(f"{record['recipe']}: {record['verdict']}")
+        create_markdown_artifact(
+            markdown(record), key=f"{record['recipe']}-report", description=f"Verdict: {record['verdict']}"
+        )
+        if rows := summary_rows(record):
+            table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+            create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
+        if record["version"] is not None:
+            _publish_page(record)
 
 
-@task(task_run_name="publish unchanged")
+@task(task_run_name="publish unchanged", **RETRYING)
 def publish_unchanged(earlier: Mapping[str, Any]) -> None:
     """Publish what an earlier run of equal inputs found, with a link to it where a server keeps it."""
-    _name_run(f"{earlier['recipe']}: unchanged")
     text = markdown({**earlier, "unchanged": True})
-    create_markdown_artifact(
-        text, key=f"{earlier['recipe']}-report", description=f"Verdict: {earlier['verdict']}, as before"
-    )
-    if link := earlier.get("flow_run") and url_for("flow-run", obj_id=earlier["flow_run"]):
-        create_link_artifact(link, "The run that found this", key=f"{earlier['recipe']}-earlier-run")
+    with telling_prefect():
+        _name_run(f"{earlier['recipe']}: unchanged")
+        create_markdown_artifact(
+            text, key=f"{earlier['recipe']}-report", description=f"Verdict: {earlier['verdict']}, as before"
+        )
+        if link := earlier.get("flow_run") and url_for("flow-run", obj_id=earlier["flow_run"]):
+            create_link_artifact(link, "The run that found this", key=f"{earlier['recipe']}-earlier-run")
 
 
 def _publish_page(record: Mapping[str, Any]) -> None:

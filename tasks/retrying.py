@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypedDict
+
+import httpx
 
 from pipelines.errors import TransientError
 
@@ -20,4 +24,17 @@ def is_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-RETRYING = Retrying(retries=3, retry_delay_seconds=[1, 5, 15], retry_condition_fn=is_transient)
+# A server that is started again is back within a minute and a half, on a busy machine too.
+RETRYING = Retrying(retries=4, retry_delay_seconds=[1, 5, 15, 30], retry_condition_fn=is_transient)
+
+
+@contextmanager
+def telling_prefect() -> Iterator[None]:
+    """A block that asks Prefect's server; one that is away for a while raises `TransientError`, and is asked again."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise TransientError(
+            f"Prefect's server does not take what it is told: {error}. Check that it runs (`promptmint up`); then run "
+            "the recipe again: what was finished is in the store."
+        ) from error

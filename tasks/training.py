@@ -16,7 +16,7 @@ from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.training.compute import Compute
 from tasks.progress import News, StageProgress, tell
-from tasks.retrying import RETRYING
+from tasks.retrying import RETRYING, telling_prefect
 
 
 @task(task_run_name="train", **RETRYING)
@@ -42,7 +42,8 @@ def sweep(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Com
         on_news=StageProgress("sweep"), on_result=partial(_tell_result, "sweep"),
     )  # fmt: skip
     table = [dict(zip(SWEPT, row, strict=True)) for row in leaderboard_rows(rows)]
-    create_table_artifact(table, key=f"{recipe.name}-leaderboard", description="Chosen by the validation split")
+    with telling_prefect():
+        create_table_artifact(table, key=f"{recipe.name}-leaderboard", description="Chosen by the validation split")
     return rows
 
 

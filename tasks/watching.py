@@ -16,7 +16,7 @@ from pipelines.errors import TransientError
 from pipelines.recipe import Recipe
 from pipelines.runs import unchanged
 from pipelines.store.store import the_store
-from tasks.retrying import RETRYING
+from tasks.retrying import RETRYING, telling_prefect
 
 EVENT = "promptmint.data.arrived"  # prefect.yaml waits for it
 
@@ -49,11 +49,12 @@ def announce(recipe: Recipe, found: dict[str, str]) -> str:
     return said
 
 
-@task(task_run_name="publish look")
+@task(task_run_name="publish look", **RETRYING)
 def publish_look(found: dict[str, str]) -> None:
     """What a look at the sources found, as a table in Prefect's UI."""
     table: list[dict[str, Any]] = [{"Recipe": name, "Data": said} for name, said in found.items()]
-    create_table_artifact(table, key="watch", description="What lay at the recipes' sources")
+    with telling_prefect():
+        create_table_artifact(table, key="watch", description="What lay at the recipes' sources")
 
 
 def emit(recipe: str, snapshot: str) -> None:

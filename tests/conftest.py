@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,21 @@ def own_home(callers_settings_hidden: Path, tmp_path: Path, monkeypatch: pytest.
         for name in [name for name in os.environ if name.startswith(OURS)]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Keeps a line on what a test has measured; all of them stand at the end of the run."""
+    return partial(record_property, "figure")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The figures that the tests kept, from whichever process they ran in."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    lines = [line for report in reports for name, line in report.user_properties if name == "figure"]
+    if lines:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(dict.fromkeys(lines)))
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipelines.data.contract import Checked, check_rows, slice_column
+from pipelines.data.contract import Checked, as_label, check_rows, slice_column
 from pipelines.data.expectations import check_set
 from pipelines.data.reading import read_rows
 from pipelines.data.splits import SPLITS, Split, split_rows, text_columns
@@ -150,9 +151,15 @@ def _arrow(values: list[Any]) -> Any:
 def _learnable(checked: Checked, split: Split, data: Data) -> None:
     """Raises `DataError` where there is nothing to learn from, or nothing to judge it by."""
     faults = f" {len(checked.quarantine)} rows were quarantined: {_most_frequent(checked)}." if checked.reasons else ""
+    faults += _strange_labels(checked, data)
     if checked.read == 0:
         raise DataError(
             f"The data hold no rows (data.path = {data.path!r}). A file needs at least one row below its header."
+        )
+    if checked.accepted.empty:
+        raise DataError(
+            f"No row of {data.path!r} keeps the contract, so there is nothing to learn from.{faults} Mend the data, or "
+            "what [data] says of them."
         )
     counts = {side: int((split.rows["split"] == side).sum()) for side in SPLITS}
     if empty := [side for side, count in counts.items() if count == 0]:
@@ -185,6 +192,7 @@ def _quarantine_problems(checked: Checked, data: Data) -> Iterable[str]:
         yield (
             f"{len(checked.quarantine)} of {checked.read} rows ({share:.1%}) were quarantined, more than the "
             f"{data.checks.max_quarantined:.1%} of data.checks.max_quarantined: {_most_frequent(checked)}."
+            f"{_strange_labels(checked, data)}"
         )
 
 
@@ -202,6 +210,20 @@ def _most_frequent(checked: Checked) -> str:
     named = list(checked.reasons.items())[:REPORTED]
     more = f", and {len(checked.reasons) - REPORTED} other kinds" if len(checked.reasons) > REPORTED else ""
     return ", ".join(f"{kind} ({count})" for kind, count in named) + more
+
+
+def _strange_labels(checked: Checked, data: Data) -> str:
+    """A sentence on labels that were renamed, misspelt or are new; nothing where the data have none."""
+    found = map(as_label, checked.quarantine.get(data.label, ()))
+    strange = Counter(label for label in found if label is not None and label not in data.labels).most_common()
+    if not strange:
+        return ""
+    named = ", ".join(f"{label!r} ({count})" for label, count in strange[:REPORTED])
+    more = f" and {len(strange) - REPORTED} others" if len(strange) > REPORTED else ""
+    return (
+        f" Labels in the data that the recipe does not know: {named}{more}; it knows {listed(data.labels)}. Name them "
+        "so in the data, or change data.labels."
+    )
 
 
 def _save_split(store: Store, rows: pd.DataFrame) -> str:

@@ -62,5 +62,13 @@ class Apart:
         """Remove `key` from the own store."""
         self._own.delete(key)
 
+    def unfinished(self) -> list[Item]:
+        """Writes to the own store that were begun and not ended."""
+        return self._own.unfinished()
+
+    def discard(self, unfinished: Item) -> None:
+        """Remove what such a write left."""
+        self._own.discard(unfinished)
+
     def _holder(self, key: str) -> Store:
         return self._own if key.startswith(HIDDEN) or self._own.has(key) else self._below

@@ -1,7 +1,7 @@
 """A store in a folder: a laptop's own, or one on a disk that several machines share.
 
 A file is written beside its final name as `.writing-...`, flushed to the disk, and given its name in one step. What a
-killed writer leaves is such a file: it lies under no key, and may be deleted.
+killed writer leaves is such a file: it lies under no key, and `promptmint gc` deletes it when it is old.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..errors import AlreadyInStore, NotInStore, StoreError
 from ..store.store import Item, checked_key, checked_prefix
 
 _CHUNK_BYTES = 4 * 1024 * 1024
+_WRITING = ".writing-"
 _WHAT_TO_DO = {
     errno.EROFS: "The disk is mounted read-only: mount it for writing, or choose another folder",
     errno.EACCES: "Choose a folder that you may write",
@@ -102,27 +103,44 @@ class LocalStore:
     def keys(self, prefix: str) -> list[str]:
         """Every key that starts with `prefix` (a string's prefix: `a/b` finds `a/bc`), sorted."""
         top = self.folder / checked_prefix(prefix).rpartition("/")[0]
+        found = self._files(top)
+        return sorted(key for key in found if key.startswith(prefix) and not key.rpartition("/")[2].startswith("."))
+
+    def items(self, prefix: str) -> list[Item]:
+        """The same as `keys`, with sizes and times; what vanishes meanwhile is left out."""
+        return self._seen(self.keys(prefix))
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens where it is not there."""
+        _remove(self._path(key))
+
+    def unfinished(self) -> list[Item]:
+        """The files that are still being written, or that a killed writer left."""
+        return self._seen(sorted(name for name in self._files(self.folder) if _is_unfinished(name)))
+
+    def discard(self, unfinished: Item) -> None:
+        """Remove such a file. Raises `StoreError` for the name of any other."""
+        if not _is_unfinished(unfinished.key) or ".." in Path(unfinished.key).parts:
+            raise StoreError(f"{unfinished.key!r} in {self.uri} is no unfinished write ('FOLDER/{_WRITING}...').")
+        _remove(self.folder / unfinished.key)
+
+    def _files(self, top: Path) -> list[str]:
+        """Every file below a folder of the store, named from the store's own folder."""
         found: list[str] = []
         for folder, folders, names in os.walk(top, onerror=self._cannot_list):
             folders[:] = [name for name in folders if not name.startswith(".")]
             inside = Path(folder).relative_to(self.folder)
-            found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
-        return sorted(key for key in found if key.startswith(prefix))
-
-    def items(self, prefix: str) -> list[Item]:
-        """The same as `keys`, with sizes and times; what vanishes meanwhile is left out."""
-        found = []
-        for key in self.keys(prefix):
-            with suppress(FileNotFoundError):
-                about = self._path(key).stat()
-                found.append(Item(key, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC)))
+            found += [(inside / name).as_posix() for name in names]
         return found
 
-    def delete(self, key: str) -> None:
-        """Remove `key`; nothing happens where it is not there."""
-        path = self._path(key)
-        with refusing(path), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            path.unlink()
+    def _seen(self, names: Iterable[str]) -> list[Item]:
+        """Sizes and times of the files that are still there."""
+        found = []
+        for name in names:
+            with suppress(FileNotFoundError):
+                about = (self.folder / name).stat()
+                found.append(Item(name, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC)))
+        return found
 
     def _path(self, key: str) -> Path:
         return self.folder / checked_key(key)
@@ -160,7 +178,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file in the folder of `path`, and its name, which is gone after the block."""
-    building = path.parent / f".writing-{uuid.uuid4().hex}"
+    building = path.parent / f"{_WRITING}{uuid.uuid4().hex}"
     try:
         with refusing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +187,16 @@ def _written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     finally:
         with suppress(OSError):
             building.unlink()
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(_WRITING)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that may be gone."""
+    with refusing(path), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        path.unlink()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """A store in an S3 bucket, Amazon's or any that speaks the same protocol.
 
 How to reach it is in the environment: see `pipelines/settings.py`. The keys need s3:GetObject, s3:PutObject,
-s3:DeleteObject and s3:AbortMultipartUpload on the prefix and s3:ListBucket on the bucket; without the last, S3 says
-"forbidden" where it means "not there".
+s3:DeleteObject, s3:AbortMultipartUpload and s3:ListMultipartUploadParts on the prefix, s3:ListBucket and
+s3:ListBucketMultipartUploads on the bucket. Without s3:ListBucket, S3 says "forbidden" where it means "not there".
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from ..digests import digest_bytes
 from ..errors import AlreadyInStore, NotInStore, PromptmintError, StoreError, TransientError
 from ..settings import S3Settings, s3_settings
+from ..store import uploads
 from ..store.ranged import TRIES, About, fetch
 from ..store.store import Item, checked_key, checked_prefix
 
@@ -132,6 +133,16 @@ class S3Store:
         name = self._name(key)
         with self._errors_about(key):
             self._client.delete_object(Bucket=self.bucket, Key=name)
+
+    def unfinished(self) -> list[Item]:
+        """The uploads in parts that nobody completed, each named `KEY?uploadId=ID`, with the bytes that arrived."""
+        with self._errors_about(""):
+            return uploads.unfinished(self._client, self.bucket, self._prefix)
+
+    def discard(self, unfinished: Item) -> None:
+        """Give such an upload up; its parts are removed."""
+        with self._errors_about(unfinished.key):
+            uploads.discard(self._client, self.bucket, self._prefix, unfinished)
 
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)

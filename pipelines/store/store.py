@@ -83,6 +83,17 @@ class Store(Protocol):
         """Remove `key`; nothing happens where it is not there."""
         ...
 
+    def unfinished(self) -> list[Item]:
+        """Writes that were begun and not ended, sorted: of killed writers, and of those at work. No reader sees them.
+
+        Each has a name of its own that is no key; `written` is when somebody was last seen at it.
+        """
+        ...
+
+    def discard(self, unfinished: Item) -> None:
+        """Remove what a write left that will never be ended; nothing happens where it is gone."""
+        ...
+
 
 def open_store(uri: str) -> Store:
     """The store at `file:///FOLDER` or `s3://BUCKET/PREFIX`; opening it reads and writes nothing.

@@ -29,22 +29,31 @@ def gc(
     older_than: Annotated[float, typer.Option(min=1, help="Days: what was written later stays")] = 14,
     as_json: AsJson = False,
 ) -> None:
-    """Find what the store holds and nothing needs any more; with --delete remove it."""
+    """Find what the store holds and nothing needs any more, and what killed writers left; with --delete remove it."""
     from mlflow_config.registry import digests
-    from pipelines.garbage import find, remove, totals
+    from pipelines.garbage import abandoned, discard, find, remove, totals
     from pipelines.store.store import the_ledger, the_store
     from promptmint.terminal import show_garbage
 
-    store = the_store()
-    findings = find(store, the_ledger(), digests(), timedelta(days=older_than))
+    store, ledgers, age = the_store(), the_ledger(), timedelta(days=older_than)
+    findings = find(store, ledgers, digests(), age)
+    places = {place.uri: place for place in (store, ledgers)}  # mostly one and the same
+    left = {uri: abandoned(place, age) for uri, place in places.items()}
     if delete:
         remove(store, findings.garbage)
+        for uri, place in places.items():
+            discard(place, left[uri])
     found = {
         "store": store.uri,
         "deleted": delete,
         "older_than_days": older_than,
         "kinds": totals(findings),
         "keys": [item.key for item in findings.garbage],
+        "unfinished": [
+            {"store": uri, "name": item.key, "bytes": item.size_bytes, "since": item.written.isoformat()}
+            for uri, items in left.items()
+            for item in items
+        ],
     }
     if as_json:
         print_json(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -80,6 +81,7 @@ class Ended:
     out: str
     err: str
     seconds: float
+    processor_s: float  # of the command and all that it waited for: another one's load is not in it
 
     @property
     def json(self) -> dict[str, Any]:
@@ -129,12 +131,13 @@ class Workshop:
     def promptmint(self, *arguments: str | Path, timeout_s: float = 500, **settings: str) -> Ended:
         """Run `promptmint ARGUMENTS` in this folder."""
         command = [*COMMAND, *map(str, arguments)]
-        start = time.monotonic()
+        start, before = time.monotonic(), _processor_s()
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment(**settings), capture_output=True, text=True,
             timeout=timeout_s, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - start)
+        spent = time.monotonic() - start, _processor_s() - before
+        return Ended(done.returncode, done.stdout, done.stderr, *spent)
 
     def files(self) -> dict[str, bytes]:
         """Every file of the store."""
@@ -146,6 +149,12 @@ class Workshop:
         recipe = self.recipe.read_text()
         assert recipe.count(old) == 1, old
         self.recipe.write_text(recipe.replace(old, new))
+
+
+def _processor_s() -> float:
+    """What the ended children of this process have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="session")

@@ -150,14 +150,19 @@ class TestGarbage:
         (tmp_path / "weights" / "weights.safetensors").write_bytes(b"\0" * 5000)
         tree = save_tree(store, tmp_path / "weights")
         remember(store, Stage("train", 4), {"rate": 7}, {"tree": tree}, 1.0)
+        left = "ledger/orchard/.writing-0123"  # by a killed writer
+        (shop.store / left).write_bytes(b"half")
         littered = shop.files()
-        assert shop.promptmint("gc", "--delete", "--json").json["keys"] == []  # it is young
+        young = shop.promptmint("gc", "--delete", "--json").json
+        assert young["keys"] == [] and young["unfinished"] == []
         self.age(shop)
         told = shop.promptmint("gc")
         assert told.code == 0 and told.err == "" and "Nothing was removed. 3 files, 5," in told.out
+        assert "and 1 unfinished write, 4 bytes would be, with --delete" in told.out
         assert shop.files() == littered
         removed = shop.promptmint("gc", "--delete", "--json").json
-        assert removed["deleted"] and set(removed["keys"]) == littered.keys() - needed.keys()
+        assert [each["name"] for each in removed["unfinished"]] == [left]
+        assert removed["deleted"] and {left, *removed["keys"]} == littered.keys() - needed.keys()
         assert shop.files() == needed
         assert shop.promptmint("run", "orchard.toml", "--json").json["unchanged"]
 

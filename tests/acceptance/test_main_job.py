@@ -183,12 +183,15 @@ class TestFirstRun:
 
 
 class TestTheSameAgain:
-    def test_it_tells_the_earlier_run_at_once_and_writes_nothing(self, shop: Any, first: Any) -> None:
+    def test_it_tells_the_earlier_run_at_once_and_writes_nothing(
+        self, shop: Any, first: Any, figure: Callable[[str], None]
+    ) -> None:
         before = shop.files()
         again = shop.promptmint("run", "orchard.toml", "--json", PYTHONPROFILEIMPORTTIME="1")
         assert again.code == 0
         assert again.json == {**first.json, "unchanged": True}
-        assert again.seconds < 5
+        figure(f"unchanged, told by the command line: {again.processor_s:.1f} s of a processor (5 are promised)")
+        assert again.processor_s < 5
         imported = {
             line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time")
         }

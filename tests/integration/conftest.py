@@ -22,7 +22,7 @@ from promptmint.servers import down
 _direct = build_opener(ProxyHandler({}))
 
 
-def _answer(request: Request | str, patience_s: float = 180) -> bytes:
+def _answer(request: Request | str, patience_s: float = 400) -> bytes:
     """What a server answers; one that is busy with its database is asked again, as its own clients do."""
     deadline = time.monotonic() + patience_s
     while True:

@@ -35,6 +35,27 @@ def test_a_run_is_registered_once_however_often_it_is_asked_for(artifact: Path, 
     assert registry.registered() == ["tickets"]
 
 
+def test_two_processes_at_one_run_make_one_version(
+    artifact: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look and find nothing before either is done: one is a whole registration inside the other."""
+    looked: list[int] = []
+    look = registry._version_of_run
+
+    def sooner(*asked: Any) -> int | None:
+        found = look(*asked)
+        looked.append(1)
+        if len(looked) == 1:
+            assert found is None and register(artifact, record) == 1
+        return found
+
+    monkeypatch.setattr(registry, "_version_of_run", sooner)
+    assert register(artifact, record) == 1
+    with connected() as client:
+        assert [int(version.version) for version in client.search_model_versions("name = 'tickets'")] == [1]
+    assert register(artifact, record) == 1
+
+
 def test_what_is_registered_can_be_found_again(artifact: Path, record: dict[str, Any], mlflow_home: Path) -> None:
     assert registry.version_tags("tickets", register(artifact, record)) == {
         names.TAG_VERDICT: "passed", names.TAG_RUN_KEY: "a" * 64, names.TAG_PROMPT: "b" * 64,

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.digests import canonical_json
 from pipelines.errors import LedgerError
-from pipelines.garbage import Findings, find, remove, totals
+from pipelines.garbage import Findings, abandoned, find, remove, totals
 from pipelines.memo import Stage, recall, remember
 from pipelines.promotion.ledger import register
 from pipelines.store.local import LocalStore
@@ -128,6 +128,17 @@ def test_what_a_run_in_progress_remembers_becomes_young(store: LocalStore, tmp_p
     assert len(garbage(store, after=timedelta())) == 3
     assert recall(store, TRAIN, inputs)
     assert garbage(store, after=timedelta()) == set()
+
+
+def test_what_was_written_by_a_clock_ahead_of_ours_is_young(store: LocalStore) -> None:
+    key = object_key(save_bytes(store, b"from the future"))
+    (store.folder / "objects" / ".writing-1").write_bytes(b"half")
+    ahead = (datetime.now(UTC) + LATER).timestamp()
+    for path in (store.folder / key, store.folder / "objects" / ".writing-1"):
+        os.utime(path, (ahead, ahead))
+    assert garbage(store, after=timedelta()) == set()
+    assert abandoned(store, WEEK) == ()
+    assert len(abandoned(store, WEEK, datetime.now(UTC) + 2 * LATER)) == 1
 
 
 def aged(store: LocalStore) -> None:

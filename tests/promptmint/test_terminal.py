@@ -152,11 +152,14 @@ def test_a_reproduction_is_a_sentence_or_a_table_of_what_differs(console: Consol
 def test_garbage_is_shown_by_kind_and_never_said_to_be_gone_when_it_is_not(console: Console) -> None:
     kinds = {"objects": {"kept": 3, "kept_bytes": 4_000, "garbage": 2, "garbage_bytes": 1_500}}
     found = {"store": "file:///here", "deleted": False, "kinds": kinds, "keys": ["objects/1", "objects/2"]}
+    found["unfinished"] = []
     show_garbage(console, found)
     assert cells(text(console), "objects") == ["objects", "3", "4,000", "2", "1,500"]
     assert text(console).endswith("Nothing was removed. 2 files, 1,500 bytes would be, with --delete.\n")
     show_garbage(console, found | {"deleted": True})
     assert text(console).endswith("Removed: 2 files, 1,500 bytes.\n")
+    show_garbage(console, found | {"unfinished": [{"bytes": 4_000}, {"bytes": 2}]})
+    assert "1,500 bytes, and 2 unfinished writes, 4,002 bytes would be, with --delete." in text(console)
 
 
 def test_a_bar_takes_a_workers_lines(console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from contextlib import ExitStack
 
 import pytest
 from prefect import flow
@@ -54,6 +55,16 @@ def test_the_number_of_slots_is_what_the_last_profile_says(prefect_server: None)
             return int(client.read_global_concurrency_limit_by_name("of-a-profile").limit)
 
     assert [hold(1), hold(3), hold(2)] == [1, 3, 2]
+
+
+def test_work_that_is_done_stays_done_when_the_server_dies_before_the_slot_is_given_back(prefect_server: None) -> None:
+    @flow
+    def work() -> str:
+        with ExitStack() as gone, one_of(1, "of-the-orphaned"):
+            gone.enter_context(temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}))
+        return "done"
+
+    assert work() == "done"
 
 
 def test_without_a_server_there_is_nobody_to_wait_for() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
+from prefect import flow
 
+from tasks import progress
 from tasks.progress import News, StageProgress, listeners
 
 
@@ -34,3 +37,23 @@ def heard() -> Iterator[list[News]]:
 def test_every_line_becomes_one_sentence(heard: list[News], line: dict[str, object], news: News) -> None:
     StageProgress("train")(line)
     assert heard == [news]
+
+
+def test_a_server_that_stays_away_misses_the_progress_and_the_work_goes_on(
+    prefect_server: None, heard: list[News], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = {"job": "lora", "epoch": 1, "step": 20, "steps": 60, "loss": 0.5, "validation_accuracy": 0.875}
+    asked: list[object] = []
+
+    def gone(**artifact: object) -> None:
+        asked.append(artifact)
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr(progress, "create_progress_artifact", gone)
+
+    @flow
+    def work() -> str:
+        StageProgress("train")(line)
+        return "done"
+
+    assert work() == "done" and len(heard) == len(asked) == 1

@@ -63,13 +63,16 @@ def test_changed_data_are_new_again(store: LocalStore, recipe: Recipe) -> None:
     assert other and arrivals.is_new(store, recipe, other)
 
 
-def test_a_file_that_was_only_touched_is_looked_at_but_not_new(store: LocalStore, recipe: Recipe) -> None:
+@pytest.mark.parametrize("moment_s", [0, 4_102_444_800], ids=["1970", "2100"])
+def test_a_file_that_was_only_touched_is_looked_at_but_not_new(
+    store: LocalStore, recipe: Recipe, moment_s: int
+) -> None:
     found = arrivals.changed_marks(store, recipe)
     assert found
     digest = arrivals.settled_snapshot(recipe, found)
     assert digest
     arrivals.remember(store, recipe, found, digest)
-    os.utime(file(recipe), ns=(0, 0))  # a clock that jumped back decades
+    os.utime(file(recipe), (moment_s, moment_s))  # by a clock that jumped decades
     touched = arrivals.changed_marks(store, recipe)
     assert touched and arrivals.settled_snapshot(recipe, touched) == digest
     assert not arrivals.is_new(store, recipe, digest)

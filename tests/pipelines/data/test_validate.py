@@ -126,9 +126,35 @@ def test_too_many_bad_rows_are_a_refusal_not_an_error(judge):
     assert report["ok"] is False
     assert report["problems"] == [
         "8 of 100 rows (8.0%) were quarantined, more than the 5.0% of data.checks.max_quarantined: "
-        "label is not one of the 2 labels (7), text is shorter than 1 characters (1)."
+        "label is not one of the 2 labels (7), text is shorter than 1 characters (1). Labels in the data that the "
+        "recipe does not know: 'biling' (7); it knows 'a', 'b'. Name them so in the data, or change data.labels."
     ]
     assert judge(examples(92) + bad, checks=Checks(min_rows=1, min_rows_per_label=1, max_quarantined=0.08))["ok"]
+
+
+def test_labels_that_were_renamed_are_named_with_those_that_the_recipe_knows(judge):
+    renamed = [{"text": f"text {number}", "label": f"A{number % 7}"} for number in range(70)]
+    with pytest.raises(DataError) as told:
+        judge(renamed)  # every row is in the quarantine
+    for words in (
+        "No row of 'x.jsonl' keeps the contract, so there is nothing to learn from. 70 rows were quarantined: label is "
+        "not one of the 2 labels (70).",
+        "not know: 'A0' (10), 'A1' (10), 'A2' (10), 'A3' (10), 'A4' (10) and 2 others; it knows 'a', 'b'.",
+        "Mend the data, or what [data] says of them.",
+    ):
+        assert words in str(told.value)
+
+
+def test_a_column_that_was_renamed_in_one_delivery_names_the_file_and_the_columns(store, tmp_path, make_data):
+    folder = tmp_path / "deliveries"
+    folder.mkdir()
+    rows = "".join(f"row {number},{'ab'[number % 2]}\n" for number in range(60))
+    (folder / "monday.csv").write_text("text,label\n" + rows)
+    (folder / "tuesday.csv").write_text("message,label\n" + rows)
+    data = make_data("deliveries")
+    digest = snapshot(store, data, tmp_path).digest
+    with pytest.raises(DataError, match=r"'tuesday.csv' has no column 'text'.*'label', 'message'"):
+        validate(store, digest, data, tmp_path / "cache")
 
 
 def test_failed_expectations_are_a_refusal_in_sentences(judge):
@@ -179,7 +205,7 @@ def test_a_quarantine_of_mixed_values_can_be_written(tmp_path):
     [
         ("x.csv", "text,label\n", {}, "hold no rows"),
         ("x.csv", "", {}, "hold no rows"),
-        ("x.jsonl", "nonsense\n" * 3, {}, r"No rows are left for 'test', 'train', 'validation'.*not valid JSON \(3\)"),
+        ("x.jsonl", "nonsense\n" * 3, {}, r"No row of 'x.jsonl' keeps the contract.*not valid JSON \(3\)"),
         ("x.csv", "text,label\n" + "".join(f"t{n},a\n" for n in range(99)), {}, "one label alone, 'a'.*'a', 'b'"),
         ("x.csv", "text,label\nx,a\ny,b\n", {"test_fraction": 0}, "No rows are left for 'test', 'validation'"),
         ("x.csv", "text,tag\nx,a\n", {}, "'x.csv' has no column 'label'"),

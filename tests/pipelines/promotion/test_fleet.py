@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,19 +80,21 @@ def thousand(folder: Path) -> None:
             path.write_bytes(canonical_json(entry.model_dump(mode="json")))
 
 
-def test_a_thousand_recipes_are_listed_while_a_person_waits(tmp_path: Path) -> None:
-    """The whole command, Python's own start included. Two seconds are promised; the bound is for busy machines."""
+def test_a_thousand_recipes_are_listed_while_a_person_waits(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    """The whole command, Python's own start included: two seconds of a processor are promised, and taken whole here."""
     thousand(tmp_path / "store")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROMPTMINT_STORE": f"file://{tmp_path}/store"}
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "promptmint.cli", "status", "--json"], env=environment, capture_output=True, check=True
-    )
-    seconds = time.perf_counter() - start
-    recipes = json.loads(done.stdout)["recipes"]
+    with (tmp_path / "shown").open("wb") as shown:
+        command = [sys.executable, "-m", "promptmint.cli", "status", "--json"]
+        process = subprocess.Popen(command, env=environment, stdout=shown)
+        _, ended, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(ended)
+    seconds = usage.ru_utime + usage.ru_stime
+    figure(f"status of 1,000 recipes: {seconds:.2f} s of a processor (2 are promised)")
+    assert process.returncode == 0 and seconds < 2
+    recipes = json.loads((tmp_path / "shown").read_bytes())["recipes"]
     assert [each["name"] for each in recipes] == [f"recipe-{number:04d}" for number in range(1000)]
     assert recipes[7] == {
         "name": "recipe-0007", "champion": 1, "champion_since": NOON.isoformat(), "challenger": 3,
         "last_verdict": "passed", "last_registered": NOON.isoformat(), "trouble": None,
     }  # fmt: skip
-    assert seconds < 5, seconds

@@ -64,6 +64,22 @@ def test_the_clock_is_utc_by_default(store: LocalStore, registered: Registered) 
     assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
 
 
+def test_clocks_that_jump_change_no_order_and_no_champion(store: LocalStore, registered: Registered) -> None:
+    ahead, back = datetime(2100, 1, 1, tzinfo=UTC), datetime(1980, 1, 1, tzinfo=UTC)
+    for version in (1, 2):
+        registered(store, version)
+    crown(store, 1, now=ahead)
+    seen = now(store).sequence
+    crown(store, 2, now=back)
+    registered(store, 3)
+    assert [entry.sequence for entry in read(store, NAME)] == [1, 2, 3, 4, 5]
+    assert (now(store).champion, now(store).previous, now(store).challenger) == (2, 1, 3)
+    with pytest.raises(LedgerConflict, match=r"entry 4 .*promoted version 2 at 1980-"):
+        crown(store, 3, expected=seen, now=ahead)
+    roll_back(store, NAME, who="bob", why="slow", now=back)
+    assert now(store).champion == 1
+
+
 def test_registering_twice_is_registering_once(store: LocalStore, registered: Registered) -> None:
     first = registered(store, 1)
     registered(store, 2)
