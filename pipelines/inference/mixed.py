@@ -34,7 +34,7 @@ BATCH_ROWS = 64
 PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
 FEW_PASSES = 4096  # where padding costs nothing, or far less than starting a pass; for GPUs a guess
 Text = str | tuple[str, str]  # what is asked: a text, or two for a prompt of pairs
-MIXABLE = ({"embeddings"}, {"keys", "values"})  # what a prompt consists of, if it shares batches with others
+MIXABLE = ({"embeddings"}, {"keys", "values"}, set[str]())  # what a prompt consists of, if it shares batches
 
 
 @torch.no_grad()

@@ -41,8 +41,11 @@ def test_every_path_is_described_with_examples(shop: Any, run: Any, decoder: Non
     schemas = described["components"]["schemas"]
     assert set(described["paths"]) == {
         "/v1/predict", "/v1/batch", "/v1/generate", "/v1/prompts", "/health", "/ready", "/metrics",
+        "/v1/prompts/{name}/versions", "/v1/prompts/{name}/versions/{version}",
     }  # fmt: skip
-    assert all(schemas[name]["examples"] for name in ("Question", "Questions", "Reply", "Replies", "Problem"))
+    assert all(
+        schemas[name]["examples"] for name in ("Question", "Questions", "Reply", "Replies", "Problem", "Versions")
+    )
     for path in ("/v1/predict", "/v1/batch", "/v1/generate"):
         assert {"400", "401", "403", "404", "413", "422", "429", "503"} < set(
             described["paths"][path]["post"]["responses"]
