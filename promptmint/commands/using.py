@@ -49,7 +49,9 @@ def export(
 
 def predict(
     reference: Reference,
-    texts: Annotated[list[str], typer.Argument(help="What to answer; - reads one text (or a pair, TEXT tab TEXT) per line")],
+    texts: Annotated[
+        list[str], typer.Argument(help="What to answer; - reads one text (or a pair, TEXT tab TEXT) per line")
+    ],
     pairs: Annotated[
         list[str] | None, typer.Option("--pair", help="For a prompt of pairs: the second text of each, in their order")
     ] = None,

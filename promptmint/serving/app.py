@@ -54,6 +54,9 @@ ON_DEMAND = {**OF_VERSIONS, 409: {"model": Problem, "description": "This version
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=200, examples=["ticket-routing"])]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[2])]
 
+NOT_AN_OBJECT = (
+    "The body must be a JSON object, sent with 'Content-Type: application/json': GET /openapi.json has examples."
+)
 EVENTS = 'data: {"text": " refund"}\n\nevent: end\ndata: {"prompt": "replies@champion", "version": 2}\n\n'
 
 
@@ -234,12 +237,24 @@ def _registered(name: str, version: Version, standings: Mapping[str, Standing]) 
 
 async def _invalid(request: Request, error: Any) -> JSONResponse:
     """What is wrong with the body, by its place in it; the body itself is not repeated."""
+    if any(tuple(each["loc"]) == ("body",) for each in error.errors()):
+        return JSONResponse({"detail": NOT_AN_OBJECT}, 422)
     wrong = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
     return JSONResponse({"detail": "; ".join(wrong[:5])}, 422)
 
 
 async def _problem(request: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
+    """A refusal; those of the framework itself in a sentence that says what to do."""
+    detail = str(error.detail)
+    if error.status_code == 400:
+        detail = "The body cannot be read as JSON in UTF-8: look at its encoding and its brackets."
+    elif error.status_code == 405:
+        detail = f"This path takes {error.headers['Allow']} and not {request.method}: see GET /openapi.json."
+    elif detail == "Not Found":
+        detail = "There is nothing at this path: GET /openapi.json says what there is."
+        if request.url.path == "/v1/generate":
+            detail = "The base of this server is an encoder, which cannot write on after a text: ask for labels instead."
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
