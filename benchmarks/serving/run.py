@@ -108,7 +108,8 @@ def main() -> None:
         "add_prompt_ms": statistics.median(memory["add_prompt_ms"]),
     }
     if arguments.save:
-        print(f"kept in {record('serving', result=result, ratios=ratios, seconds=seconds, memory=memory, base=base_folder.name)}")
+        measured = {"ratios": ratios, "seconds": seconds, "memory": memory, "base": base_folder.name}
+        print(f"kept in {record('serving', result=result, **measured)}")
     print(json.dumps(result))
 
 

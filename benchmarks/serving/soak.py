@@ -2,10 +2,11 @@
 
     python benchmarks/serving/soak.py [--minutes 10] [--save]
 
-A real `promptmint serve` answers for the toy prompts of examples/serve_and_swap.py. First its sustainable load is found: what comes back when enough callers ask without a pause and nothing is
-refused. Then requests arrive at twice that rate, each when its time has come, whether or not those before it have been
-answered, as strangers' would: an open loop, so that a slow server cannot slow its own load down. Each is a batch of 32
-texts for both prompts. Every ten seconds the resident memory of the server is read.
+A real `promptmint serve` answers for the toy prompts of examples/serve_and_swap.py. First its load is found:
+what comes back when four callers ask without a pause and nothing is refused. Then requests arrive at twice that rate,
+each when its time has come, whether or not those before it have been answered, as strangers' would: an open loop, so
+that a slow server cannot slow its own load down. Each is a batch of 32 texts for two prompts. Every ten seconds the
+resident memory of the server is read.
 
 The run fails, with exit code 1, where a request gets neither its answers nor a 429, where the server does not end with
 0, where nothing was refused, or where its memory grew: the median of the last third of the readings may lie at most
@@ -75,7 +76,9 @@ def main() -> None:
         server, url = shop.started(Path(scratch))
         try:
             rate = sustainable(url)
-            print(f"{rate * ROWS:.0f} texts a second can be borne; {OVER} times as many for {arguments.minutes} minutes")
+            print(
+                f"{rate * ROWS:.0f} texts a second can be borne; {OVER} times as many for {arguments.minutes} minutes"
+            )
             load, readings = soaked(url, server.pid, OVER * rate, 60 * arguments.minutes)
             server.send_signal(signal.SIGTERM)
             code = server.wait(PATIENCE_S)

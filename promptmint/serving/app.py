@@ -253,7 +253,9 @@ async def _problem(request: Request, error: Any) -> JSONResponse:
     elif detail == "Not Found":
         detail = "There is nothing at this path: GET /openapi.json says what there is."
         if request.url.path == "/v1/generate":
-            detail = "The base of this server is an encoder, which cannot write on after a text: ask for labels instead."
+            detail = (
+                "The base of this server is an encoder, which cannot write on after a text: ask for labels instead."
+            )
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.errors import DataError
 from promptmint import client
+from promptmint.cli import app
 
 PAIRS = (("my password", "please help me"), ("refund my invoice today", "my login"))
 
@@ -55,3 +59,16 @@ def test_a_champion_that_takes_another_number_of_texts_refuses_what_waited_for_t
             late = running.predict("answered", "my secret")
         assert late.status_code == 422 and "GET /v1/prompts says how" in late.json()["detail"]
         assert "secret" not in late.text
+
+
+def test_the_command_line_reads_pairs_with_a_tab_between_them(shop: Any, answered: None) -> None:
+    wanted = client.load("answered@champion").predict(*map(list, zip(*PAIRS, strict=True)))
+    command, lines = ["predict", "answered@champion", "-", "--json"], "\n".join("\t".join(pair) for pair in PAIRS)
+    done = CliRunner().invoke(app, command, input=lines)
+    found = json.loads(done.stdout.splitlines()[-1])["answers"]
+    assert [(each["text"], each["pair"]) for each in found] == list(PAIRS)
+    assert [each["label"] for each in found] == [answer.label for answer in wanted]
+    named = [*command[:2], *(text for text, _ in PAIRS), *(part for _, pair in PAIRS for part in ("--pair", pair))]
+    assert json.loads(CliRunner().invoke(app, [*named, "--json"]).stdout.splitlines()[-1])["answers"] == found
+    refused = CliRunner().invoke(app, command, input="my password")
+    assert isinstance(refused.exception, DataError) and "Line 1 is 'my password', with 0 tabs" in str(refused.exception)
