@@ -1,0 +1,64 @@
+"""The gates: what must hold on the test split before a prompt may be promoted."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from .section import Section
+
+
+class NonInferiority(Section):
+    """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy."""
+
+    to: Literal["lora", "full", "champion"]
+    margin: float = Field(gt=0, lt=100)  # percentage points
+
+
+class Superiority(Section):
+    """`[[gates.superior]]`: the prompt must be ahead of `to` by more than `margin` points of accuracy."""
+
+    to: Literal["lora", "full", "head_only", "zero_shot", "champion"]
+    margin: float = Field(0.0, ge=0, lt=100)  # percentage points
+
+
+class Budgets(Section):
+    """`[gates.budgets]`: how large a prompt may be."""
+
+    artifact_bytes: int | None = Field(None, ge=1)
+    trainable_params: int | None = Field(None, ge=1)
+
+
+# What changes nothing at its default, and is then neither in the digest nor in the artifact.
+NOT_ASKED = ("superior", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
+
+
+class Gates(Section):
+    """`[gates]`: what must hold on the test split before a prompt may be promoted.
+
+    A gate that is not asked for is not in the digest: recipes that were written before it keep theirs.
+    """
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of every gate that rests on the test examples
+    resamples: int = Field(10_000, ge=1000)
+    non_inferior: tuple[NonInferiority, ...] = ()
+    superior: tuple[Superiority, ...] = ()
+    per_label_accuracy: float | None = Field(None, gt=0, lt=1)  # that no label may be proven to be below
+    per_slice_accuracy: float | None = Field(None, gt=0, lt=1)  # the same of every value of data.slices
+    max_ece: float | None = Field(None, gt=0, lt=1)  # expected calibration error that may not be proven to be exceeded
+    min_power: float = Field(0.0, ge=0, lt=1)  # of every non-inferiority gate, foreseen; below it nothing is trained
+    disagreement: float = Field(0.1, gt=0, le=1)  # share of examples that one of two answers rightly, as foreseen
+    budgets: Budgets = Budgets()
+
+    @property
+    def comparisons(self) -> tuple[NonInferiority | Superiority, ...]:
+        """The gates that hold the prompt against something else."""
+        return (*self.non_inferior, *self.superior)
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        absent = {key for key in NOT_ASKED if getattr(self, key) == type(self).model_fields[key].default}
+        if self.min_power:
+            absent -= {"disagreement"}  # it decides now, so it is said even at its default
+        return {key: value for key, value in dump(self).items() if key not in absent}

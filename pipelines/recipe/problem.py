@@ -1,0 +1,98 @@
+"""The problem: which frozen base reads which texts, and how its answer is taken."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from .section import Fraction, Section, Sha256
+
+
+class BasePin(Section):
+    """`[base]`: which frozen model, where it may come from, and the digests that decide."""
+
+    name: str
+    sources: tuple[str, ...] = Field(min_length=1)  # hf://ORG/MODEL@COMMIT, pypi://PACKAGE==VERSION, file://, s3://
+    files: dict[str, Sha256] | None = (
+        None  # exactly these files; None: all that a model needs, digested when first seen
+    )
+
+
+class Checks(Section):
+    """`[data.checks]`: what a row must be (contract), and what the set must be (expectations)."""
+
+    min_chars: int = Field(1, ge=1)
+    max_chars: int = Field(4000, ge=1)
+    max_quarantined: Fraction = 0.05  # of all rows; above it the run is refused
+    min_rows: int = Field(100, ge=1)  # accepted rows in all splits
+    min_rows_per_label: int = Field(5, ge=1)  # in the training split
+    min_label_share: Fraction = 0.0  # of the accepted rows, for the rarest label
+
+
+class Data(Section):
+    """`[data]`: where examples come from, which columns matter, how they are split."""
+
+    path: str  # a file, a glob, a folder, s3://BUCKET/PREFIX or hf://ORG/SET@REVISION; relative to the recipe's folder
+    text: str = "text"
+    pair: str | None = None  # the column of a second text, where a label belongs to two of them
+    label: str = "label"
+    labels: tuple[str, ...] = Field(min_length=2)
+    encoding: str = "utf-8"
+    split: str | None = None  # a column with train / validation / test; None: by content hash
+    validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
+    test_fraction: Fraction = 0.2  # where the data bring no splits
+    slices: tuple[str, ...] = ()  # columns by whose values the test split is also told, and may be judged
+    checks: Checks = Checks()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Data:
+        for key, names in (("labels", self.labels), ("slices", self.slices)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} must differ, got {list(names)!r}")
+        if {self.text, self.pair} & set(self.slices):
+            raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
+        if self.pair == self.text:
+            raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there were pairs and slices keep their digests.
+        absent = {key for key in ("pair", "slices") if not getattr(self, key)}
+        return {key: value for key, value in dump(self).items() if key not in absent}
+
+
+class Template(Section):
+    """`[template]`: how an example becomes the text the base reads.
+
+    Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts
+    between two segments, and without it both are one running text.
+    """
+
+    text: str = "{text}"
+    max_tokens: int = Field(128, ge=4)  # of template, text and special tokens; longer texts lose their end
+
+    @model_validator(mode="after")
+    def _names_the_text(self) -> Template:
+        if self.text.count("{text}") != 1:
+            raise ValueError(f"the template must contain {{text}} exactly once, got {self.text!r}")
+        if self.text.count("{pair}") > 1:
+            raise ValueError(f"the template may contain {{pair}} once, got {self.text!r}")
+        segments = self.text.split("{sep}")
+        each_has_one = all(("{text}" in segment) != ("{pair}" in segment) for segment in segments)
+        if len(segments) > 2 or (len(segments) == 2 and not each_has_one):
+            raise ValueError(f"{{sep}} may stand once, between {{text}} and {{pair}}, got {self.text!r}")
+        return self
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether an example has two texts."""
+        return "{pair}" in self.text
+
+
+class Head(Section):
+    """`[head]`: how hidden states become class scores."""
+
+    kind: Literal["linear", "verbaliser"] = "linear"
+    words: tuple[str, ...] | None = None  # verbaliser: one per label, in the order of data.labels

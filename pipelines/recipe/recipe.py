@@ -1,0 +1,98 @@
+"""The whole recipe, and what must fit between its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from ..digests import digest_json
+from .gates import Gates
+from .methods import Baselines, Optimisation, Prompt
+from .problem import BasePin, Data, Head, Template
+from .section import Name, Section, Seed
+from .sweep import Sweep, changed, in_one_line
+
+
+class Promotion(Section):
+    """`[promotion]`: what happens to a prompt that passed."""
+
+    policy: Literal["automatic", "manual"] = "manual"
+
+
+class Recipe(Section):
+    """Everything that decides what is minted and how it is judged."""
+
+    name: Name
+    description: str = ""
+    seed: Seed = 0
+    base: BasePin
+    data: Data
+    template: Template = Template()
+    head: Head = Head()
+    training: Optimisation = Optimisation()
+    prompt: Prompt
+    baselines: Baselines = Baselines()
+    gates: Gates = Gates()
+    promotion: Promotion = Promotion()
+    sweep: Sweep | None = None
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths in this recipe start from."""
+        return self._folder
+
+    @property
+    def digest(self) -> str:
+        """What this recipe asks for, whatever it is described as and wherever it lies."""
+        return digest_json(self.model_dump(mode="json", exclude={"description"}))
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        if (self.data.pair is not None) != self.template.of_pairs:
+            raise ValueError(
+                "data.pair and {pair} in template.text belong together, as in text = '{text}{sep}{pair}': got "
+                f"data.pair = {self.data.pair!r} and template.text = {self.template.text!r}"
+            )
+        words = self.head.words
+        if (self.head.kind == "verbaliser") != (words is not None):
+            raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")
+        if words is not None and len(words) != len(self.data.labels):
+            raise ValueError(
+                f"head.words must name one word per label: {len(words)} for {len(self.data.labels)} labels"
+            )
+        if words is None and self.baselines.zero_shot is not None:
+            raise ValueError(
+                "baselines.zero_shot needs head.kind = 'verbaliser': an untrained linear head knows nothing"
+            )
+        if words is not None and self.baselines.head_only is not None:
+            raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.gates.per_slice_accuracy is not None and not self.data.slices:
+            raise ValueError("gates.per_slice_accuracy needs data.slices: the columns whose values are slices")
+        if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:
+            raise ValueError(
+                f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
+                f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
+            )
+        compared = {name for name, _ in self.baselines.named()} | {"champion"}
+        for gate in self.gates.comparisons:
+            if gate.to not in compared:
+                raise ValueError(f"a gate compares with {gate.to!r}, but there is no [baselines.{gate.to}]")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_is_possible(self) -> Recipe:
+        if self.sweep and self.data.split is None and not self.data.validation_fraction:
+            raise ValueError("a sweep chooses by the validation split: set data.validation_fraction above 0")
+        for method, change in self.sweep.combinations() if self.sweep else ():
+            settled = changed(self, method, change).model_copy(update={"sweep": None})
+            with in_one_line(f"sweep.{method}: {change!r} is not possible"):
+                Recipe.model_validate(settled.model_dump())
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "sweep" or value is not None}
