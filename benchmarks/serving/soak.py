@@ -73,7 +73,7 @@ def main() -> None:
         os.environ |= {"PROMPTMINT_HOME": f"{scratch}/home", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
         print("minting prompts on a toy base", flush=True)
         shop.made(Path(scratch))
-        server, url = shop.started(Path(scratch))
+        server, url = shop.started(Path(scratch), every="10")
         try:
             rate = sustainable(url)
             print(
