@@ -108,3 +108,11 @@ def test_where_a_linear_head_was_trained_the_untouched_base_has_no_answer(shop: 
         assert refused.status_code == 422 and "untouched base has no label" in refused.json()["detail"]
         (described,) = running.http.get("/v1/prompts").json()["prompts"]
         assert described["untouched"] is False and described["pair"] is False
+
+
+def test_prompts_beyond_their_memory_are_read_again(shop: Any, run: Any) -> None:
+    wanted = {name: client.load(f"{name}@1").predict([TEXT])[0].probabilities for name in ("tickets", "letters")}
+    with run("tickets", "letters", prompt_bytes=1) as running:
+        assert all(not prompt.tensors for prompt in running.service.served._engine.prompts().values())
+        for name in ("tickets", "letters", "tickets"):
+            assert running.predict(name, TEXT).json()["probabilities"] == pytest.approx(wanted[name], abs=1e-5)
