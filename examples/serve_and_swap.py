@@ -176,9 +176,12 @@ def quantile(ordered: list[float], share: float) -> float:
 # Server, registry, prompts
 
 
-def started(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A `promptmint serve` in a process of its own, and its URL once it listens; its logs are in `serve.log`."""
-    command = [sys.executable, "-m", "promptmint.cli", "serve", "orchard", "harbour", "--port", "0", "--every", "0.05"]
+def started(folder: Path, every: str = "0.05") -> tuple[subprocess.Popen[bytes], str]:
+    """A `promptmint serve` in a process of its own, and its URL once it listens; its logs are in `serve.log`.
+
+    `every` are the seconds between two looks at the registry.
+    """
+    command = [sys.executable, "-m", "promptmint.cli", "serve", "orchard", "harbour", "--port", "0", "--every", every]
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     log = folder / "serve.log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from mlflow_config.package import log_model
 from mlflow_config.tracking import connected, experiment_id
 from pipelines.errors import RegistryError
 from pipelines.settings import tracking_uri
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version: its number, when it was registered in milliseconds since 1970, and its tags."""
+
+    number: int
+    registered_ms: int
+    tags: dict[str, str]
 
 
 def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) -> int:
@@ -88,6 +98,18 @@ def version_tags(recipe: str, version: int) -> dict[str, str]:
     if not found:
         raise RegistryError(f"There is no version {version!r} of {recipe!r}. `promptmint status {recipe}` shows them.")
     return dict(found[0].tags)
+
+
+def versions(recipe: str) -> list[Version]:
+    """Every registered version of a recipe, the newest first. Raises `TransientError` or `RegistryError`."""
+    found: list[Version] = []
+    with connected() as client:
+        token = None
+        while token != "":
+            page = client.search_model_versions(f"name = '{recipe}'", max_results=1000, page_token=token)
+            found += [Version(int(each.version), each.creation_timestamp, dict(each.tags)) for each in page]
+            token = page.token or ""
+    return sorted(found, key=lambda version: -version.number)
 
 
 def digests() -> set[str]:

@@ -108,7 +108,8 @@ def main() -> None:
         "add_prompt_ms": statistics.median(memory["add_prompt_ms"]),
     }
     if arguments.save:
-        print(f"kept in {record(result=result, ratios=ratios, seconds=seconds, memory=memory, base=base_folder.name)}")
+        measured = {"ratios": ratios, "seconds": seconds, "memory": memory, "base": base_folder.name}
+        print(f"kept in {record('serving', result=result, **measured)}")
     print(json.dumps(result))
 
 
@@ -264,7 +265,7 @@ def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
     return statistics.median(their / our for their, our in zip(theirs, ours, strict=True))
 
 
-def record(**result: Any) -> Path:
+def record(topic: str, **result: Any) -> Path:
     """The file of one run with its provenance; no file is ever changed."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -275,7 +276,7 @@ def record(**result: Any) -> Path:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     content = {**result, "versions": versions, "commit": commit, "machine": machine, "at": at}
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"serving-{digest_json(content)[:8]}.json"
+    path = RESULTS / f"{topic}-{digest_json(content)[:8]}.json"
     with path.open("xb") as file:
         file.write(canonical_json(content) + b"\n")
     return path.relative_to(ROOT)

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .packing import Packing, take
+from .packing import Packing
 
 ATTENTION = "soft_prefix_" + __name__.replace(".", "_")  # its own name for each copy of this file in a process
 SHORT = 256  # positions
@@ -33,7 +33,7 @@ def _attention(
 
     A prefix is keys and values, each [H_kv, P, d_h] for all rows or [B, H_kv, P, d_h], and which of them a row has,
     [B, P], where rows differ in that. Where the module carries a packing, queries, keys and values are [1, H, N, d_h],
-    and rows of like lengths are attended together.
+    rows of like lengths are attended together, and prefixes per row lie in the packing's order.
     """
     if _watch is not None:
         _watch.append((module, key, value))
@@ -44,9 +44,8 @@ def _attention(
     flat, made = [part.transpose(1, 2) for part in (query, key, value)], []
     for group in packing.groups:
         own, length = prefix, group.shape[1]
-        if prefix is not None and prefix[0].dim() == 4:  # a prompt per row
-            present = None if prefix[2] is None else prefix[2][group.rows]
-            own = (take(prefix[0], group.rows), take(prefix[1], group.rows), present)
+        if prefix is not None and prefix[0].dim() == 4:  # a prompt per row, sorted as the packing sorts the rows
+            own = (prefix[0][group.rows], prefix[1][group.rows], None if prefix[2] is None else prefix[2][group.rows])
         queries, keys, values = (group.apart(part).transpose(1, 2) for part in flat)
         mask = None if attention_mask is None else attention_mask[:, :, :length, :length]
         made.append(group.together(_attend(module, queries, keys, values, mask, own, options)))

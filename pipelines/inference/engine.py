@@ -25,6 +25,7 @@ from pipelines.inference.generation import written_on
 from pipelines.inference.mixed import Text, logits
 from pipelines.inference.predictor import Answer, Predictor, answer, ready
 from pipelines.inference.shelf import Shelf
+from pipelines.inference.untouched import Untouched, check_answers_untouched, without_vectors
 from pipelines.prompts.artifact import SoftPrompt, check_base, read_prompt, read_proof
 
 
@@ -74,28 +75,36 @@ class Engine:
         """What is ready now, by name. A prompt that is not in memory has its card and digest, and no tensors."""
         return MappingProxyType(self._shelf.prompts())
 
-    def predict(self, requests: Sequence[tuple[str, Text]]) -> list[Answer]:
+    def predict(self, requests: Sequence[tuple[str | Untouched, Text]]) -> list[Answer]:
         """An answer per (name of a prompt, text), in their order; a prompt of pairs is asked with two texts, a tuple.
+
+        `Untouched(name)` in the place of a name asks the base alone, zero-shot, as a row of the same batch.
 
         Raises:
             ArtifactError: there is no prompt of a name, or one that must be read again has changed in its folder.
-            DataError: a text has no tokens.
+            BaseModelError: the base alone has no answer, because the prompt's labels are a linear head's.
+            DataError: a text has no tokens, or is one where its prompt wants two, or the other way round.
         """
-        chosen = {name: self._shelf.get(name, self._again) for name in dict.fromkeys(name for name, _ in requests)}
+        chosen = {name: self._chosen(name) for name in dict.fromkeys(name for name, _ in requests)}
+        for name in chosen:
+            if isinstance(name, Untouched):
+                check_answers_untouched(name.name, chosen[name].card)
         with self._computing:
             found = logits(self.base, self.tokenizer, [(chosen[name], text) for name, text in requests])
         return [
             answer(chosen[name].labels, row.softmax(0).tolist()) for (name, _), row in zip(requests, found, strict=True)
         ]
 
-    def generate(self, name: str, text: str, max_new_tokens: int) -> Iterator[str]:
+    def generate(self, name: str | Untouched, text: Text, max_new_tokens: int) -> Iterator[str]:
         """Pieces of what a decoder writes on after a text, as they come; other calls may run in between.
+
+        `Untouched(name)` in the place of a name: what the base writes of its own after the text in that template.
 
         Raises:
             ArtifactError: as for `predict`.
             BaseModelError: the base is an encoder.
         """
-        prompt = self._shelf.get(name, self._again)
+        prompt = self._chosen(name)
         with self._computing:
             pieces = written_on(self.base, self.tokenizer, prompt, text, max_new_tokens)
         return self._taking_turns(pieces)
@@ -108,6 +117,12 @@ class Engine:
             if piece is None:
                 return
             yield piece
+
+    def _chosen(self, name: str | Untouched) -> SoftPrompt:
+        """The prompt of a name, with its tensors; or nothing but its template and head."""
+        if isinstance(name, Untouched):
+            return without_vectors(self._shelf.get(name.name, self._again))
+        return self._shelf.get(name, self._again)
 
     def _read(self, folder: Path, digest: str | None) -> SoftPrompt:
         prompt = read_prompt(folder, digest)

@@ -33,6 +33,19 @@ def features(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, T
     # Padding comes last in its row, where causality hides it from all text: one mask serves every row.
     causal = torch.ones(longest, longest, dtype=torch.bool, device=mask.device).tril()[None, None]
     ids, positions = input_ids.flatten()[packing.places][None], packing.columns[None] + tokens
+    if "keys" in prompt and prompt["keys"].dim() == 5:
+        prompt = _sorted(prompt, packing.order)
     with packed(base.attentions, packing), only_at(base.layers[-1].block, packing.last):
         states = states_behind(base, prompt, input_ids=ids, attention_mask=causal, position_ids=positions)
     return take(states[0], packing.last)
+
+
+def _sorted(prompt: Mapping[str, Tensor], order: Tensor) -> Mapping[str, Tensor]:
+    """Prompts per row in the order of a packing; as they are where that is theirs."""
+    if bool((order[1:] > order[:-1]).all()):
+        return prompt
+    places = {"keys": 1, "values": 1, "present": 0}
+    return {
+        name: take(tensor.transpose(0, places[name]), order).transpose(0, places[name])
+        for name, tensor in prompt.items()
+    }

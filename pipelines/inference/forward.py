@@ -135,6 +135,27 @@ def class_scores(base: Base, features: Tensor, head: Mapping[str, Tensor]) -> Te
     return nn.functional.linear(features, weight[words], None if bias is None else bias[words])
 
 
+def scores_by_own_heads(base: Base, features: Tensor, heads: Mapping[str, Tensor]) -> Tensor:
+    """Logits [B, C] from features [B, d], each row by a head of its own; `heads` are stacked, as in `class_scores`.
+
+    Args:
+        base: the frozen model.
+        features: the pooled hidden states.
+        heads: `{"weight": [B, C, d], "bias": [B, C]}`, or `{"word_ids": [B, C]}`.
+
+    Raises:
+        ValueError: the base has no language-model head.
+    """
+    if "word_ids" not in heads:
+        weight, bias = heads["weight"].to(features.dtype), heads["bias"].to(features.dtype)
+        return torch.baddbmm(bias[..., None], weight, features[..., None])[..., 0]
+    if base.lm_head is None:
+        raise ValueError("A verbaliser needs a base with a language-model head; this one has none.")
+    words, of_words = heads["word_ids"], getattr(base.lm_head, "bias", None)
+    said: Tensor = (base.lm_head.weight[words] @ features[..., None])[..., 0]
+    return said if of_words is None else said + of_words[words]
+
+
 # A prompt as keys and values.
 
 

@@ -14,20 +14,20 @@ from transformers import DynamicCache
 from pipelines.errors import BaseModelError
 from pipelines.inference.base import Base
 from pipelines.inference.forward import states_behind
-from pipelines.inference.mixed import token_ids
+from pipelines.inference.mixed import Text, token_ids
 from pipelines.prompts.artifact import SoftPrompt
 
 UNFINISHED = "�"  # what a tokenizer shows of a character whose bytes have not all come yet
 
 
-def written_on(base: Base, tokenizer: Any, prompt: SoftPrompt, text: str, max_new_tokens: int) -> Iterator[str]:
+def written_on(base: Base, tokenizer: Any, prompt: SoftPrompt, text: Text, max_new_tokens: int) -> Iterator[str]:
     """Pieces of what the base writes after a text in the prompt's template, the likeliest token each time.
 
     It ends at an end-of-text token, after `max_new_tokens`, or where the base's context is full.
 
     Raises:
         BaseModelError: an encoder, which does not write, or a decoder whose layers do not stack.
-        DataError: the text has no tokens.
+        DataError: the text has no tokens, or is one where the prompt wants two, or the other way round.
     """
     if not base.decoder or set(prompt.tensors) - {"keys", "values"}:
         raise BaseModelError(

@@ -27,14 +27,14 @@ from ..tokens.template import encode
 from .base import Base
 from .buckets import buckets
 from .features import features
-from .forward import class_scores, padded, pooled, states_behind, token_types
+from .forward import class_scores, padded, pooled, scores_by_own_heads, states_behind, token_types
 from .label_words import must_be_read, word_scores
 
 BATCH_ROWS = 64
 PASS_COST = 64  # positions that cost what a pass costs whatever it holds; measured: 56, tiny_llama on one core
 FEW_PASSES = 4096  # where padding costs nothing, or far less than starting a pass; for GPUs a guess
 Text = str | tuple[str, str]  # what is asked: a text, or two for a prompt of pairs
-MIXABLE = ({"embeddings"}, {"keys", "values"})  # what a prompt consists of, if it shares batches with others
+MIXABLE = ({"embeddings"}, {"keys", "values"}, set[str]())  # what a prompt consists of, if it shares batches
 
 
 @torch.no_grad()
@@ -60,10 +60,19 @@ def _scores(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPro
         ids, mask = (part.to(base.device) for part in padded(rows))
         return list(scores_of_one(base, ids, mask, prompts[0]))
     read = _features(base, rows, [prompt.tensors for prompt in prompts], _pooling(prompts[0]))
+    return _each_by_its_head(base, read, [prompt.head for prompt in prompts])
+
+
+def _each_by_its_head(base: Base, read: Tensor, heads: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+    """Class logits [C] of each row of features [B, d], by a head of its own; heads of one shape work together."""
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for row, head in enumerate(heads):
+        alike[tuple((name, *tensor.shape) for name, tensor in sorted(head.items()))].append(row)
     found: dict[int, Tensor] = {}
-    for places in own:
-        found |= dict(zip(places, class_scores(base, read[places], prompts[places[0]].head), strict=True))
-    return [found[row] for row in range(len(rows))]
+    for rows in alike.values():
+        stacked = {name: torch.stack([heads[row][name] for row in rows]) for name in heads[rows[0]]}
+        found |= dict(zip(rows, scores_by_own_heads(base, read[rows], stacked), strict=True))
+    return [found[row] for row in range(len(heads))]
 
 
 def scores_of_one(base: Base, input_ids: Tensor, mask: Tensor, prompt: SoftPrompt) -> Tensor:
@@ -120,12 +129,14 @@ def _prefixes(base: Base, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, 
         return {}
     layer, dtype = base.layers[0], base.embeddings.weight.dtype
     shape = (len(base.layers), len(prompts), layer.kv_heads, longest, layer.head_width)
+    if min(lengths) == longest:
+        return {name: torch.stack([prompt[name].to(dtype) for prompt in prompts], dim=1) for name in ("keys", "values")}
     keys, values = (torch.zeros(shape, dtype=dtype, device=base.device) for _ in range(2))
     for row, (prompt, tokens) in enumerate(zip(prompts, lengths, strict=True)):
         if tokens:
             keys[:, row, :, :tokens], values[:, row, :, :tokens] = prompt["keys"], prompt["values"]
     present = torch.arange(longest, device=base.device) < torch.tensor(lengths, device=base.device)[:, None]
-    return {"keys": keys, "values": values} | ({"present": present} if min(lengths) < longest else {})
+    return {"keys": keys, "values": values, "present": present}
 
 
 def _prefix_tokens(prompt: Mapping[str, Tensor]) -> int:

@@ -23,7 +23,7 @@ class Group:
     """Rows of like lengths, b of them with up to t positions, in one stretch of the packed positions."""
 
     shape: tuple[int, int]  # b, t
-    rows: Tensor  # [b], their numbers in the batch
+    rows: slice  # of the batch sorted by length
     stretch: slice  # of the packed positions
     places: Tensor  # [n], the numbers of these positions among b * t
 
@@ -44,6 +44,7 @@ class Packing:
     places: Tensor  # [N], the numbers of the text positions among B * T
     columns: Tensor  # [N], the place of each in its own row
     last: Tensor  # [B], the numbers of the rows' last text positions among N
+    order: Tensor  # [B], the numbers of the rows, sorted by length
     groups: tuple[Group, ...]
 
 
@@ -55,10 +56,10 @@ def pack(mask: Tensor) -> Packing:
     rows, columns = order[text // longest], text % longest
     ends = lengths.cumsum(0)
     last = put(ends - 1, order, len(order))
-    return Packing(rows * longest + columns, columns, last, tuple(_groups(lengths.tolist(), order, columns)))
+    return Packing(rows * longest + columns, columns, last, order, tuple(_groups(lengths.tolist(), columns)))
 
 
-def _groups(lengths: list[int], order: Tensor, columns: Tensor) -> list[Group]:
+def _groups(lengths: list[int], columns: Tensor) -> list[Group]:
     """Rows sorted by length, cut where one is much longer than the first of its group."""
     groups, first, start, end = [], 0, 0, 0
     for number, length in enumerate(lengths):
@@ -70,7 +71,7 @@ def _groups(lengths: list[int], order: Tensor, columns: Tensor) -> list[Group]:
             ).to(columns.device)
             stretch = slice(start, end)
             places = inside * length + columns[stretch]
-            groups.append(Group((number + 1 - first, length), order[first : number + 1], stretch, places))
+            groups.append(Group((number + 1 - first, length), slice(first, number + 1), stretch, places))
             first, start = number + 1, end
     return groups
 

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from ..errors import ArtifactError, DataError
 from ..prompts.artifact import Proof, SoftPrompt, check_base, read_prompt, read_proof
+from ..recipe import Template
 from ..settings import cache_folder
 from ..store.store import open_store
 from ..store.trees import load_checked_tree
@@ -42,6 +43,11 @@ class Predictor:
     base: Base
     tokenizer: Any
     proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether the prompt is asked with two texts per example."""
+        return Template(**self.prompt.card["template"]).of_pairs
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
         """An answer per text, or per text and its pair: the second texts for a prompt that was tuned on two.

@@ -19,6 +19,10 @@ def serve(
     batch_rows: Annotated[int, typer.Option(min=1, help="Rows in one batch")] = 64,
     waiting_rows: Annotated[int, typer.Option(min=64, help="Rows that may wait; beyond them: 429")] = 512,
     drain: Annotated[float, typer.Option(min=0, help="Seconds for answers under way when asked to stop")] = 30.0,
+    on_demand: Annotated[int, typer.Option(min=0, help="Versions that clients may have served beside these")] = 4,
+    prompt_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Memory for the prompts' tensors; the longest unused leave it  [no bound]")
+    ] = None,
     log_texts: Annotated[bool, typer.Option(help="Write the texts into the logs too")] = False,
 ) -> None:
     """Answer over HTTP, always with the champion of the moment."""
@@ -28,5 +32,7 @@ def serve(
     from promptmint.serving.service import Options
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    options = Options(every, shadow, device, batch_rows, waiting_rows, drain, log_texts, tokens_file())
+    options = Options(
+        every, shadow, device, batch_rows, waiting_rows, drain, log_texts, tokens_file(), on_demand, prompt_bytes
+    )
     start(names, host, port, options)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pipelines.errors import DataError
 from promptmint.commands.answers import AsJson, Reference, report
 
 if TYPE_CHECKING:
@@ -51,24 +53,42 @@ def export(
 
 def predict(
     reference: Reference,
-    texts: Annotated[list[str], typer.Argument(help="What to answer; - reads one text per line from standard input")],
+    texts: Annotated[
+        list[str], typer.Argument(help="What to answer; - reads one text (or a pair, TEXT tab TEXT) per line")
+    ],
     pairs: Annotated[
         list[str] | None, typer.Option("--pair", help="For a prompt of pairs: the second text of each, in their order")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer texts, or pairs of texts, with a prompt on its base."""
+    predictor = _load(reference)
     if texts == ["-"]:
         texts = sys.stdin.read().splitlines()
-    answers = _load(reference).predict(texts, pairs)
+        if predictor.of_pairs and pairs is None:
+            texts, pairs = _split(texts)
+    answers = predictor.predict(texts, pairs)
     found = [
-        {"text": text, "label": answer.label, "probability": round(answer.probability, 4)}
-        for text, answer in zip(texts, answers, strict=True)
-    ]
+        {"text": text, **({} if pairs is None else {"pair": pairs[place]}), "label": answer.label,
+         "probability": round(answer.probability, 4)}
+        for place, (text, answer) in enumerate(zip(texts, answers, strict=True))
+    ]  # fmt: skip
     lines = [
         f"{answer.label}  {100 * answer.probability:.1f} %  {text}" for text, answer in zip(texts, answers, strict=True)
     ]
     report({"answers": found}, "\n".join(lines), as_json)
+
+
+def _split(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """First and second texts of lines that have a tab between them. Raises `DataError`."""
+    for number, line in enumerate(lines, 1):
+        if line.count("\t") != 1:
+            raise DataError(
+                f"Line {number} is {line!r}, with {line.count(chr(9))} tabs: this prompt was tuned on two texts. Write "
+                "both of them on each line, with one tab between them."
+            )
+    parts = [line.split("\t") for line in lines]
+    return [first for first, _ in parts], [second for _, second in parts]
 
 
 def verify(reference: Reference, as_json: AsJson = False) -> None:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from pipelines.errors import PromptmintError
 
-Row = tuple[str, str]  # which prompt, and the text
+Row = TypeVar("Row")  # which prompt, and the text
 Result = TypeVar("Result")
 
 
@@ -32,14 +32,14 @@ class QueueFull(PromptmintError):
 
 
 @dataclass
-class Asked(Generic[Result]):
+class Asked(Generic[Row, Result]):
     """One request on its way to an answer."""
 
     rows: Sequence[Row]
     answered: Future[list[Result]] = field(default_factory=Future)
 
 
-class Batcher(Generic[Result]):
+class Batcher(Generic[Row, Result]):
     """A queue, and the one thread that answers it."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Batcher(Generic[Result]):
         """
         self._answer, self._observe = answer, observe
         self._batch_rows, self._waiting_rows = batch_rows, waiting_rows
-        self._queue: deque[Asked[Result]] = deque()
+        self._queue: deque[Asked[Row, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._row_s = 0.0  # seconds per row, of the last batches
@@ -66,7 +66,7 @@ class Batcher(Generic[Result]):
 
     def submit(self, rows: Sequence[Row]) -> Future[list[Result]]:
         """The results of these rows, in their order, once there are any. Raises `QueueFull`."""
-        asked: Asked[Result] = Asked(rows)
+        asked: Asked[Row, Result] = Asked(rows)
         with self._changed:
             if self._closed or self.waiting + len(rows) > self._waiting_rows:
                 raise QueueFull(self.waiting, self._waiting_rows, max(1, math.ceil(self.waiting * self._row_s)))
@@ -92,11 +92,11 @@ class Batcher(Generic[Result]):
                 self._row_s += 0.2 * (seconds / rows - self._row_s)
                 self._observe(rows, seconds)
 
-    def _take(self) -> list[Asked[Result]]:
+    def _take(self) -> list[Asked[Row, Result]]:
         """The requests of the next batch, waited for; none: the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
-            batch: list[Asked[Result]] = []
+            batch: list[Asked[Row, Result]] = []
             rows = 0
             while self._queue and (not batch or rows + len(self._queue[0].rows) <= self._batch_rows):
                 batch.append(self._queue.popleft())
@@ -104,7 +104,7 @@ class Batcher(Generic[Result]):
             self.waiting -= rows
             return batch
 
-    def _resolve(self, batch: Sequence[Asked[Result]]) -> None:
+    def _resolve(self, batch: Sequence[Asked[Row, Result]]) -> None:
         """Answer a batch; where that fails, each request alone, so that only the one at fault hears of it."""
         try:
             results = self._answer([row for asked in batch for row in asked.rows])

@@ -9,4 +9,5 @@ REQUEST_ROWS = 64  # texts in one request; they are answered in one batch, all o
 BATCH_ROWS = 64  # rows in one batch of the engine, requests of all prompts together
 WAITING_ROWS = 512  # rows that may wait for their batch; beyond them: 429
 NEW_TOKENS = 1024  # that one text may be written on by
+ON_DEMAND = 4  # versions that clients may have served beside what the server was started with
 STREAMS = 8  # texts written on at once; beyond them: 429

@@ -12,12 +12,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pipelines.errors import PromptmintError, listed
 from pipelines.inference.engine import Engine
+from pipelines.inference.mixed import Text
 from pipelines.inference.predictor import Answer
+from pipelines.inference.untouched import Untouched, answers_untouched
+from pipelines.recipe import Template
 from promptmint.client import Found
 from promptmint.serving.logs import tell
+
+
+class Row(NamedTuple):
+    """One text to answer, or two for a prompt of pairs; where `untouched`, by the base without the prompt."""
+
+    reference: str
+    text: Text
+    untouched: bool = False
 
 
 class NotServed(PromptmintError):
@@ -34,6 +46,8 @@ class Standing:
     digest: str
     base_digest: str
     labels: tuple[str, ...]
+    pair: bool  # whether it is asked with two texts
+    untouched: bool  # whether the base alone has an answer too
     proven_within: float
     since: str  # ISO 8601, UTC
     stale: str | None = None  # why it may be out of date
@@ -51,6 +65,7 @@ class Answered:
     standing: Standing
     answer: Answer
     challenger: tuple[Standing, Answer] | None = None
+    untouched: bool = False
 
 
 class Served:
@@ -61,6 +76,7 @@ class Served:
         self._engine = engine
         self._shadow = shadow
         self._standings: dict[str, Standing] = {}
+        self._changing = threading.Lock()  # one change at a time: each starts from what the last one left
         self._between_batches = threading.Lock()
 
     @property
@@ -76,23 +92,26 @@ class Served:
             BaseModelError: it belongs to another base; the old one stays.
         """
         key = f"{found.name}@{found.version}"
-        proven_within = self._engine.add(key, found.folder, found.digest)
-        prompt = self._engine.prompts()[key]
-        standing = Standing(
-            reference, found.name, found.version, found.digest, prompt.card["base"]["digest"], tuple(prompt.labels),
-            proven_within, datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
-        self._change({**self._standings, reference: standing})
+        with self._changing:
+            proven_within = self._engine.add(key, found.folder, found.digest)
+            prompt = self._engine.prompts()[key]
+            standing = Standing(
+                reference, found.name, found.version, found.digest, prompt.card["base"]["digest"], tuple(prompt.labels),
+                Template(**prompt.card["template"]).of_pairs, answers_untouched(prompt.card), proven_within,
+                datetime.now(UTC).isoformat(timespec="seconds"),
+            )  # fmt: skip
+            self._change({**self._standings, reference: standing})
         return standing
 
     def drop(self, reference: str) -> None:
         """Serve it no longer; nothing happens where it is not served."""
-        if reference in self._standings:
+        with self._changing:
             self._change({name: standing for name, standing in self._standings.items() if name != reference})
 
     def mark(self, reference: str, stale: str | None) -> None:
         """Note why a reference may be out of date, or that it is not."""
-        self._change({**self._standings, reference: replace(self._standings[reference], stale=stale)})
+        with self._changing:
+            self._change({**self._standings, reference: replace(self._standings[reference], stale=stale)})
 
     def standings(self) -> dict[str, Standing]:
         """What is served now, by reference."""
@@ -104,36 +123,49 @@ class Served:
             raise NotServed(f"No prompt {reference!r} is served here; there are {listed(standings)}.")
         return standings[reference]
 
-    def answer(self, rows: Sequence[tuple[str, str]]) -> list[Answered]:
-        """An answer per (reference, text), all rows of one reference by one version. Raises `NotServed`."""
+    def answer(self, rows: Sequence[Row]) -> list[Answered]:
+        """An answer per row, all rows of one reference by one version.
+
+        Raises:
+            NotServed: a reference stands for nothing.
+            BaseModelError: the untouched base is asked for labels that it cannot score.
+            DataError: a text has no tokens, or is one where its prompt wants two, or the other way round.
+        """
         with self._between_batches:
-            standings = [self.standing(reference) for reference, _ in rows]
-            asked = [(standing.key, text) for standing, (_, text) in zip(standings, rows, strict=True)]
-            riders = {place: rider for place, standing in enumerate(standings) if (rider := self._rider(standing))}
+            standings = [self.standing(row.reference) for row in rows]
+            asked = [(_name(standing, row), row.text) for standing, row in zip(standings, rows, strict=True)]
+            riders = {
+                place: rider
+                for place, (standing, row) in enumerate(zip(standings, rows, strict=True))
+                if not row.untouched and (rider := self._rider(standing))
+            }
             answers, rode = self._predict(asked, [(rider.key, asked[place][1]) for place, rider in riders.items()])
         beside = {place: (rider, answer) for (place, rider), answer in zip(riders.items(), rode, strict=False)}
         return [
-            Answered(standing, answer, beside.get(place))
-            for place, (standing, answer) in enumerate(zip(standings, answers, strict=True))
+            Answered(standing, answer, beside.get(place), row.untouched)
+            for place, (standing, answer, row) in enumerate(zip(standings, answers, rows, strict=True))
         ]
 
-    def generate(self, reference: str, text: str, max_new_tokens: int) -> tuple[Standing, Iterator[str]]:
+    def generate(self, row: Row, max_new_tokens: int) -> tuple[Standing, Iterator[str]]:
         """Which version writes on after a text, and what it writes, in pieces as they come.
 
         Raises:
             NotServed: the reference stands for nothing here.
             BaseModelError: the base is an encoder, which does not write.
+            DataError: as for `answer`.
         """
         with self._between_batches:
-            standing = self.standing(reference)
-            return standing, self._engine.generate(standing.key, text, max_new_tokens)
+            standing = self.standing(row.reference)
+            return standing, self._engine.generate(_name(standing, row), row.text, max_new_tokens)
 
     def _rider(self, standing: Standing) -> Standing | None:
         """The challenger that answers what this champion is asked."""
         champion = self._shadow and standing.reference == f"{standing.name}@champion"
         return self._standings.get(f"{standing.name}@challenger") if champion else None
 
-    def _predict(self, asked: Sequence[tuple[str, str]], riders: Sequence[tuple[str, str]]) -> tuple[list[Answer], ...]:
+    def _predict(
+        self, asked: Sequence[tuple[str | Untouched, Text]], riders: Sequence[tuple[str, Text]]
+    ) -> tuple[list[Answer], ...]:
         """The answers, and the riders' as rows of the same batch; a rider that fails costs nobody an answer."""
         try:
             answers = self._engine.predict([*asked, *riders])
@@ -151,3 +183,8 @@ class Served:
             self._standings = standings
             for key in gone:
                 self._engine.remove(key)
+
+
+def _name(standing: Standing, row: Row) -> str | Untouched:
+    """Whom the engine is asked for in the place of a reference."""
+    return Untouched(standing.key) if row.untouched else standing.key

@@ -13,10 +13,11 @@ from promptmint.client import Found
 from promptmint.serving.access import Access
 from promptmint.serving.batching import Batcher
 from promptmint.serving.follow import Follower, swapped
-from promptmint.serving.limits import BATCH_ROWS, WAITING_ROWS
+from promptmint.serving.limits import BATCH_ROWS, ON_DEMAND, WAITING_ROWS
 from promptmint.serving.logs import tell
 from promptmint.serving.metrics import Metrics
-from promptmint.serving.served import Answered, Served
+from promptmint.serving.on_demand import OnDemand
+from promptmint.serving.served import Answered, Row, Served
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Options:
     drain_s: float = 30.0  # for answers under way when the server is asked to stop
     log_texts: bool = False
     tokens: Path | None = None  # a file of clients; None: whoever reaches the server may ask
+    on_demand: int = ON_DEMAND  # versions that clients may have served too; 0: none
+    prompt_bytes: int | None = None  # of the prompts' tensors in memory; None: no bound
 
 
 @dataclass
@@ -38,8 +41,9 @@ class Service:
     """What the HTTP side works with."""
 
     served: Served
-    batcher: Batcher[Answered]
+    batcher: Batcher[Row, Answered]
     follower: Follower
+    on_demand: OnDemand
     metrics: Metrics
     access: Access | None
     options: Options
@@ -75,7 +79,7 @@ def open_service(references: Sequence[str], options: Options, access: Access | N
     found = {reference: _find(reference) for reference in asked}
     _check_one_base({reference: each.folder for reference, (each, _) in found.items()})
     base = client.base_of(next(iter(found.values()))[0])
-    served, metrics = Served(Engine(base, options.device), options.shadow), Metrics()
+    served, metrics = Served(Engine(base, options.device, options.prompt_bytes), options.shadow), Metrics()
     for reference, (each, stale) in found.items():
         swapped(served, metrics, reference, each, stale)
     champions = [reference for reference in asked if options.shadow and reference.endswith("@champion")]
@@ -84,14 +88,15 @@ def open_service(references: Sequence[str], options: Options, access: Access | N
     if shadows:
         follower.look()
 
-    def answer(rows: Sequence[tuple[str, str]]) -> list[Answered]:
+    def answer(rows: Sequence[Row]) -> list[Answered]:
         answers = served.answer(rows)
         _count_shadows(metrics, answers)
         return answers
 
     batcher = Batcher(answer, options.batch_rows, options.waiting_rows, metrics.batch)
     metrics.waiting.set_function(lambda: batcher.waiting)
-    return Service(served, batcher, follower, metrics, access, options)
+    on_demand = OnDemand(served, metrics, {*asked, *shadows}, options.on_demand)
+    return Service(served, batcher, follower, on_demand, metrics, access, options)
 
 
 def _find(reference: str) -> tuple[Found, str | None]:

@@ -109,8 +109,14 @@ def test_bad_input_is_refused_in_a_sentence_that_does_not_repeat_it(shop: Any, r
         assert running.http.post("/v1/batch", json=many).status_code == 422
         assert running.http.post("/v1/batch", json={"rows": []}).status_code == 422
         assert running.http.post("/v1/predict", content=json.dumps(GOOD), headers={}).status_code == 422, "a web form"
-        assert running.http.get("/v1/predict").status_code == 405
-        assert running.http.get("/v2").status_code == 404
+        refused = {path: running.http.get(path) for path in ("/v1/predict", "/v2", "/v1/generate")}
+        assert [each.status_code for each in refused.values()] == [405, 404, 404]
+        assert "takes POST" in refused["/v1/predict"].json()["detail"]
+        assert "/openapi.json" in refused["/v2"].json()["detail"]
+        assert "an encoder" in refused["/v1/generate"].json()["detail"]
+        for body in (b"", b"null", json.dumps(GOOD)):  # the last as a web form, as curl sends it by default
+            untyped = running.http.post("/v1/predict", content=body)
+            assert untyped.status_code == 422 and "Content-Type: application/json" in untyped.json()["detail"]
         assert running.predict("tickets", "x" * TEXT_CHARS).status_code == 200
         assert running.predict("tickets", "\0").status_code == 200
 
