@@ -19,6 +19,7 @@ from pipelines.runs import finish, finished, new_record, run_key, unchanged
 from pipelines.settings import recipes_folder
 from pipelines.store.store import the_store
 from pipelines.training.compute import Compute, load_compute
+from pipelines.training.kept import lineages
 from pipelines.training.leaderboard import chosen
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
@@ -29,7 +30,7 @@ from tasks.registering import complete_artifact, project_aliases, promote_versio
 from tasks.reporting import publish, publish_unchanged
 from tasks.scoring import score, score_champion
 from tasks.tokens import tokenize
-from tasks.training import sweep, train
+from tasks.training import keep, sweep, train
 
 
 @flow(name="retrain", flow_run_name="{recipe}", persist_result=False)
@@ -101,7 +102,10 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
             record["leaderboard"] = sweep(settings, base, shards, compute)
         settings = chosen(settings, record["leaderboard"])
     with _timed(seconds, "train"):
-        trained = train(settings, base, shards, compute)
+        kept = keep(settings, base, report["split_trees"])
+        trained = train(settings, base, shards, compute, kept)
+    now = datetime.now(UTC)
+    record["baselines"] = lineages(settings, base.digest, key, report["split_trees"], kept, trained, now)
     with _timed(seconds, "score"):
         scores = score(settings, base, shards, trained, compute)
         reigning = score_champion(settings, key, report["split_trees"]["test"], compute)

@@ -48,7 +48,15 @@ def progress(console: Console) -> Iterator[None]:
 
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
-    from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
+    from pipelines.evaluation.report import (
+        COLUMNS,
+        SWEPT,
+        baseline_lines,
+        gate_rows,
+        leaderboard_rows,
+        power_lines,
+        summary_rows,
+    )
 
     if rows := leaderboard_rows(record.get("leaderboard") or []):
         console.print(_table(f"{record['recipe']}: settings, chosen by the validation split", SWEPT, rows))
@@ -56,6 +64,8 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
+    for line in baseline_lines(record, news_only=True):
+        console.print(f"Baseline: {escape(line)}", highlight=False)
     for line in power_lines(record):
         console.print(f"[yellow]Low power:[/] {escape(line)}")
     why = record["reason"].removeprefix(f"{record['verdict']}: ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,19 +17,29 @@ from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.training.compute import Compute
+from pipelines.training.kept import Kept
+from pipelines.training.kept import keep as keep_weights
 from tasks.progress import News, StageProgress, tell
 from tasks.retrying import RETRYING
 
 
+@task(task_run_name="keep", **RETRYING)
+def keep(recipe: Recipe, base: PinnedBase, splits: Mapping[str, str], refresh: Sequence[str] = ()) -> Kept:
+    """The baselines' weights of earlier runs that may judge this one; `refresh` says why there may be none."""
+    return keep_weights(the_store(), recipe, base.digest, splits["test"], refresh, cache_folder(), datetime.now(UTC))
+
+
 @task(task_run_name="train", **RETRYING)
-def train(recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute) -> dict[str, dict[str, Any]]:
+def train(
+    recipe: Recipe, base: PinnedBase, shards: dict[str, str], compute: Compute, kept: Kept
+) -> dict[str, dict[str, Any]]:
     """What tuning gave per method: its weights' tree, parameters, bytes, seconds and curves."""
     from pipelines.training.tuning import train_all
 
     store = the_store()
     return train_all(
         store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
-        on_news=StageProgress("train"), on_result=partial(_tell_result, "train"),
+        on_news=StageProgress("train"), on_result=partial(_tell_result, "train"), kept=kept.results,
     )  # fmt: skip
 
 

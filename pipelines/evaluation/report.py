@@ -75,6 +75,20 @@ def comparison_rows(record: Record) -> list[list[str]]:
     ]
 
 
+def baseline_lines(record: Record, news_only: bool = False) -> list[str]:
+    """One sentence per trained baseline: tuned now, or when and by which run, and why earlier weights were not kept.
+
+    With `news_only` those that say no more than that a baseline was tuned, or tuned before on the same data, are left
+    out.
+    """
+    told = (record.get("baselines") or {}).items()
+    return [
+        f"{METHODS[name]}: {_origin(each)}"
+        for name, each in told
+        if not news_only or each["how"] == "kept" or each["why"]
+    ]
+
+
 def power_lines(record: Record) -> list[str]:
     """One sentence per gate that the test set is small for, unless the run's reason says it already."""
     lines = [in_words(each) for each in low(record.get("power") or [])]
@@ -100,6 +114,8 @@ def markdown(record: Record) -> str:
         lines += ["## Sweep: chosen by the validation split", "", *_table(SWEPT, rows), ""]
     if rows := gate_rows(record):
         lines += ["## Gates", "", *_table(("Gate", "Verdict", "Why"), rows), ""]
+    if told := baseline_lines(record):
+        lines += ["## Where the baselines come from", "", *(f"- {_safe(line)}" for line in told), ""]
     if rows := comparison_rows(record):
         lines += ["## Comparisons, example by example", "", *_table(COMPARED, rows, right=len(COMPARED) - 1), ""]
     if told := power_lines(record):
@@ -230,6 +246,23 @@ def _data_section(data: Record) -> list[str]:
     if problems := data.get("problems"):
         lines += [*(f"- {_safe(problem)}" for problem in problems), ""]
     return lines
+
+
+def _origin(lineage: Record) -> str:
+    """Where a baseline's weights come from, in words."""
+    days = lineage["age_days"]
+    old = (
+        "of an age nobody wrote down"
+        if days is None
+        else f"{days:.0f} days old"
+        if days >= 1
+        else "less than a day old"
+    )
+    if lineage["how"] == "kept":
+        return f"reused from run {short(lineage['run'])}, {old}"
+    if lineage["how"] == "recalled":
+        return f"from the store, tuned on these very data, {old}"
+    return f"trained now: {lineage['why']}" if lineage["why"] else "trained now"
 
 
 def _scores(record: Record) -> Mapping[str, Mapping[str, Any]]:

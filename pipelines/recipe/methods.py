@@ -139,6 +139,9 @@ class ZeroShot(Section):
     """`[baselines.zero_shot]`: the untouched base through its own language-model head; needs a verbaliser."""
 
 
+BASELINES = ("lora", "full", "head_only", "zero_shot")
+
+
 class Baselines(Section):
     """`[baselines]`: what the prompt is measured against."""
 
@@ -146,9 +149,14 @@ class Baselines(Section):
     full: Full | None = None
     head_only: HeadOnly | None = None
     zero_shot: ZeroShot | None = None
+    keep_days: float | None = Field(None, gt=0)  # how old weights of other data may be; None: none are kept
 
     def named(self) -> Iterator[tuple[str, Method | ZeroShot]]:
         """The baselines this recipe asks for, by name."""
-        for name in type(self).model_fields:
+        for name in BASELINES:
             if (baseline := getattr(self, name)) is not None:
                 yield name, baseline
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "keep_days" or value is not None}

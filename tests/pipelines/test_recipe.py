@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import BASELINES, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
 
 MINIMAL = """
 name = "tickets"
@@ -93,7 +93,7 @@ def test_baselines_are_those_that_are_asked_for(write: Any) -> None:
     named = dict(load_recipe(write(FULL)).baselines.named())
     assert list(named) == ["lora", "full", "zero_shot"]
     assert named["lora"] == Lora(rate=0.1) and named["zero_shot"] == ZeroShot()
-    assert list(Baselines.model_fields) == ["lora", "full", "head_only", "zero_shot"]
+    assert [*BASELINES, "keep_days"] == list(Baselines.model_fields)
 
 
 # What is refused.
@@ -125,7 +125,7 @@ UNKNOWN = [
         "bytes = 1",
         "gates.budgets.bytes: unknown key. Known here: 'artifact_bytes', 'trainable_params'.",
     ),
-    ("", "[baselines.adapter]\nrate = 1.0", "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'lora'"),
+    ("", "[baselines.adapter]\nrate = 1.0", "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'keep_days', 'lora'"),
 ]
 
 
