@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from pipelines.data.drift import refusal as drift_refusal
 from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.known import find_recipe
@@ -23,6 +24,7 @@ from pipelines.training.kept import lineages
 from pipelines.training.leaderboard import chosen
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
+from tasks.drifting import drift
 from tasks.gating import judge
 from tasks.limits import no_longer_than, one_of
 from tasks.progress import News, tell
@@ -97,6 +99,11 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
 
     with _timed(seconds, "tokenize"):
         shards = tokenize(settings, base, report)
+    if settings.drift:
+        with _timed(seconds, "drift"):
+            record["drift"] = drift(settings, base, key, report["split_trees"], compute)
+        if why := drift_refusal(record["drift"]):
+            return _end(record, seconds, verdict="refused", reason=f"refused: {why}")
     if settings.sweep:
         with _timed(seconds, "sweep"):
             record["leaderboard"] = sweep(settings, base, shards, compute)

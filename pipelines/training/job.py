@@ -7,6 +7,7 @@ OUT/NAME/                   one finished job, published whole:
     weights.safetensors     a training job: what was trained, by parameter name
     prompt.* proof.*        a training job of a soft prompt: its artifact
     logits.safetensors      a scoring job: logits [n, C] in the rows' order
+    states.safetensors      an embedding job: states [n, d] in the rows' order
 """
 
 from __future__ import annotations
@@ -68,9 +69,22 @@ class ScoreJob(_Closed):
     rows: Path
 
 
+class EmbedJob(_Closed):
+    """Give the untouched base's mean-pooled last hidden states of some rows of several shards."""
+
+    do: Literal["embed"] = "embed"
+    name: str
+    seed: int = 0
+    batch_size: int = 32
+    parts: tuple[tuple[Path, tuple[int, ...]], ...]  # shards, and the numbers of their rows
+
+
+Job = TrainJob | ScoreJob | EmbedJob
+
+
 class JobFile(_Closed):
     """Several jobs on one base, which a worker loads once."""
 
     base: Path
     compute: Compute
-    jobs: tuple[Annotated[TrainJob | ScoreJob, Field(discriminator="do")], ...]
+    jobs: tuple[Annotated[Job, Field(discriminator="do")], ...]
