@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.costs import total_of
 from pipelines.digests import short
 from pipelines.evaluation.power import in_words, low
 
@@ -89,6 +90,25 @@ def baseline_lines(record: Record, news_only: bool = False) -> list[str]:
     ]
 
 
+def start_line(record: Record) -> str:
+    """Where the prompt's training began, where the recipe asked for a warm start."""
+    start = record.get("start")
+    if not start:
+        return ""
+    if start["why_not"]:
+        return f"Cold start: {start['why_not']}."
+    return f"Warm start: from version {start['version']}, prompt {short(start['prompt'])}."
+
+
+def cost_line(record: Record) -> str:
+    """What a run cost in all, and at which power the energy is estimated; empty where nobody counted."""
+    cost = record.get("cost")
+    if not cost:
+        return ""
+    gpu = f", {cost['gpu_watts']:g} W for a GPU" if cost["total"]["gpu_seconds"] else ""
+    return f"In all {total_of(cost)}, at {cost['core_watts']:g} W for a busy core{gpu}."
+
+
 def power_lines(record: Record) -> list[str]:
     """One sentence per gate that the test set is small for, unless the run's reason says it already."""
     lines = [in_words(each) for each in low(record.get("power") or [])]
@@ -114,6 +134,8 @@ def markdown(record: Record) -> str:
         lines += ["## Sweep: chosen by the validation split", "", *_table(SWEPT, rows), ""]
     if rows := gate_rows(record):
         lines += ["## Gates", "", *_table(("Gate", "Verdict", "Why"), rows), ""]
+    if began := start_line(record):
+        lines += [_safe(began), ""]
     if told := baseline_lines(record):
         lines += ["## Where the baselines come from", "", *(f"- {_safe(line)}" for line in told), ""]
     if rows := comparison_rows(record):
@@ -127,6 +149,8 @@ def markdown(record: Record) -> str:
     if seconds := record.get("seconds"):
         rows = [[stage, _seconds(value)] for stage, value in seconds.items()]
         lines += ["## Where the time went", "", *_table(("Stage", "Seconds"), rows, right=1), ""]
+    if cost := cost_line(record):
+        lines += [cost, ""]
     names = {"Run": record.get("run_key"), "Prompt": record.get("prompt_digest")}
     names |= {"Base": record.get("base_digest"), "Data": record.get("data_digest")}
     lines += ["## What exactly", ""]

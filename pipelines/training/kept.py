@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.drift import NAMES
 from pipelines.data.seen import seen_again, seen_by
 from pipelines.digests import digest_json
 from pipelines.errors import NotInStore
@@ -116,6 +117,13 @@ def asked(recipe: Recipe, method: str) -> str:
     read = recipe.data.model_dump(mode="json", include={"text", "pair", "label", "labels"})
     settings = getattr(recipe.baselines, method).model_dump(mode="json")
     return digest_json({**parts, "data": read, "method": method, "settings": settings, "version": STAGE.version})
+
+
+def drifted(found: Record | None) -> list[str]:
+    """Why the data's drift keeps no weights: what moved, where the recipe says `drift.then = "refresh"`."""
+    if not found or found["then"] != "refresh":
+        return []
+    return [f"{NAMES[name]} moved from the champion's data" for name in found["moved"]]
 
 
 def _of(record: Record, method: str) -> tuple[Lineage, Result] | None:

@@ -18,9 +18,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import pipelines.errors
+from pipelines.costs import hold_gpus
 from pipelines.errors import PromptmintError, TrainingError
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, Job, JobFile
+from pipelines.training.job import GPUS, LAUNCHER, Job, JobFile
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
@@ -46,12 +47,15 @@ def launch(base: Path, jobs: Sequence[Job], compute: Compute, on_news: News, on_
         job_path, out = work / "job.json", work / "out"
         out.mkdir()
         job_path.write_text(JobFile(base=base, compute=compute, jobs=tuple(jobs)).model_dump_json())
+        start = time.perf_counter()
         with (work / "worker.log").open("wb") as log:
             workers = subprocess.Popen(_command(job_path, out, compute), stdout=log, stderr=log, env=_environment())
         try:
             _follow(workers, out, [job.name for job in jobs], compute.timeout_s, on_news, on_done)
         finally:
             _end(workers)
+            if (out / GPUS).exists():
+                hold_gpus(int((out / GPUS).read_text()), time.perf_counter() - start)
         if workers.returncode != 0:
             raise _failure(out, work / "worker.log", workers.returncode)
 

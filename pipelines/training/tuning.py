@@ -21,6 +21,7 @@ from pipelines.store.trees import load_tree, save_tree
 from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
+from pipelines.training.warm import Start, misfit
 
 STAGE = Stage("train", 6)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
@@ -39,6 +40,7 @@ def train_all(
     on_news: News,
     on_result: Told,
     kept: Mapping[str, dict[str, Any]] | None = None,
+    start: Start | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Every method of a recipe, tuned: `{method: what tune_jobs gives}`.
 
@@ -52,6 +54,7 @@ def train_all(
         on_news: called with each line of a worker's progress.
         on_result: called once per method.
         kept: what earlier runs on other data gave of some methods, taken in the place of a training (see `kept.py`).
+        start: what the prompt may start from; where it does not fit, or there is none, `prompt.init` says.
 
     Raises:
         RecipeError: prompt and text together are longer than the base's context.
@@ -133,10 +136,11 @@ def job_for(
     base_folder: Path,
     shards: Mapping[str, str],
     folders: Mapping[str, Path],
+    start: Start | None = None,
 ) -> TrainJob:
     """One method of a recipe, to be tuned; of the prompt also what its artifact says of its origin.
 
-    `folders` are those of `split_folders`.
+    `folders` are those of `split_folders`; `start` is what the prompt may start from.
 
     Raises:
         RecipeError: prompt and text together are longer than the base's context.
@@ -150,9 +154,13 @@ def job_for(
         "recipe": {"name": recipe.name, "digest": minting_digest(recipe)},
         "template": recipe.template.model_dump(mode="json"),
     }
+    warm = start if start and method == "prompt" and not misfit(start.card, recipe) else None
+    if warm:
+        card["start"] = warm.prompt
     return TrainJob(
         name=method, kind=method, settings=settings.model_dump(mode="json"), shared=recipe.training, head=recipe.head,
-        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {}, **folders,
+        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {},
+        start=warm.folder if warm else None, **folders,
     )  # fmt: skip
 
 
@@ -179,7 +187,7 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
     """What the result of a training depends on: the job, with digests in the place of folders."""
-    asked = job.model_dump(mode="json", exclude={"train", "validation", "checkpoints", "name", "may_diverge"})
+    asked = job.model_dump(mode="json", exclude={"train", "validation", "start", "checkpoints", "name", "may_diverge"})
     return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
 
 

@@ -36,7 +36,7 @@ from pipelines.recipe import Head, Prompt
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.frozen import states_of
-from pipelines.training.job import LAUNCHER, METHODS, EmbedJob, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, JobFile, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
@@ -52,6 +52,8 @@ def main(job_path: Path, out: Path) -> None:
     jobs = JobFile.model_validate_json(job_path.read_bytes())
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = _device(jobs.compute)
+    if device.type == "cuda" and _rank() == 0:
+        (out / GPUS).write_text(os.environ.get("WORLD_SIZE", "1"))
     with _process_group(device, jobs.compute, out.parent / "group"):
         base = _base(jobs.base, device)
         untouched = _digest_weights(base)
@@ -84,6 +86,8 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
     head = _head(job.head, job.labels, base, base_folder, job.seed)
     rows, validation = read_rows(job.train), read_rows(job.validation)
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
+    if job.start:
+        tuned.begin(read_prompt(job.start, job.card["start"]))
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
         with stopping(keeper):

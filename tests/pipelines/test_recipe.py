@@ -125,7 +125,11 @@ UNKNOWN = [
         "bytes = 1",
         "gates.budgets.bytes: unknown key. Known here: 'artifact_bytes', 'trainable_params'.",
     ),
-    ("", "[baselines.adapter]\nrate = 1.0", "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'keep_days', 'lora'"),
+    (
+        "",
+        "[baselines.adapter]\nrate = 1.0",
+        "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'keep_days', 'lora'",
+    ),
 ]
 
 
