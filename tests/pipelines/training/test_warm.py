@@ -14,7 +14,7 @@ from pipelines.data.validate import write_rows
 from pipelines.inference.base import Base, load_base
 from pipelines.promotion.champion import Champion
 from pipelines.prompts.artifact import SoftPrompt, read_prompt
-from pipelines.recipe import BasePin, Data, Head, Optimisation, Prompt, Recipe
+from pipelines.recipe import BasePin, Data, Head, Optimisation, Prompt, Recipe, Template
 from pipelines.recipe.methods import WARM
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import save_tree, tree_key
@@ -32,6 +32,7 @@ RECIPE = Recipe(
     name="tickets",
     base=BasePin(name="tiny/bert", sources=("file://base",)),
     data=Data(path="tickets.csv", labels=LABELS),
+    template=Template(max_tokens=32),
     prompt=Prompt(method="p-tuning-v2", tokens=4, rate=0.1, warm_start=True),
 )
 
