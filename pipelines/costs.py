@@ -15,7 +15,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 JOULES_PER_KWH = 3_600_000
@@ -33,13 +33,15 @@ class Cost:
     kwh: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            *(mine + theirs for mine, theirs in zip(asdict(self).values(), asdict(other).values(), strict=True))
-        )
+        return Cost(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __str__(self) -> str:
+        gpu = f"{self.gpu_seconds:,.0f} GPU-seconds, " if self.gpu_seconds else ""
+        return f"{self.seconds:,.0f} s, {self.processor_seconds:,.0f} processor-seconds, {gpu}about {self.kwh:.2g} kWh"
 
     def shared_by(self, number: int) -> Cost:
         """The mean over a number of things that cost this together."""
-        return Cost(*(value / number for value in asdict(self).values()))
+        return Cost(*(value / number for value in astuple(self)))
 
 
 @dataclass
