@@ -11,6 +11,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from pipelines.costs import Meter
+from pipelines.data.drift import all_seen
 from pipelines.data.drift import refusal as drift_refusal
 from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
@@ -25,7 +26,7 @@ from pipelines.training.leaderboard import chosen
 from pipelines.training.warm import Begun
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
-from tasks.drifting import drift
+from tasks.drifting import drift, seen_by_champion
 from tasks.gating import judge
 from tasks.limits import no_longer_than, one_of
 from tasks.progress import News, tell
@@ -98,6 +99,10 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         others = (each["gate"].removeprefix("non-inferior to ") for each in weak)
         tell(News("validate", f"low power against {', '.join(others)}"))
 
+    seen = record["seen_by_champion"] = seen_by_champion(settings, key, report["split_trees"])
+    if why := all_seen(seen, settings.gates):
+        return _end(record, spent, verdict="refused", reason=f"refused: {why}")
+
     with _timed(spent, "tokenize"):
         shards = tokenize(settings, base, report)
     if settings.drift:
@@ -123,7 +128,7 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         if reigning.scores:
             scores["champion"] = reigning.scores
     with _timed(spent, "judge"):
-        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not)
+        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not, seen and seen["ids"])
 
     record["scores"] |= verdict.pop("scores")
     record["score_digests"] = scores

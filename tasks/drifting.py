@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 
 from pipelines.bases.pin import PinnedBase
-from pipelines.data.drift import Sample, against_champion
+from pipelines.data.drift import Sample, against_champion, seen_of_test
 from pipelines.promotion.champion import reigning
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
@@ -18,6 +18,19 @@ from pipelines.training.compute import Compute
 from tasks.progress import StageProgress
 from tasks.retrying import RETRYING
 from tasks.tokens import shards as shards_of
+
+
+@task(task_run_name="seen by the champion", **RETRYING)
+def seen_by_champion(recipe: Recipe, run_key: str, split_trees: Mapping[str, str]) -> dict[str, Any] | None:
+    """`{version, examples, of, ids, why_not}`: how many of the test examples the champion learnt from.
+
+    `ids` is the digest of a JSON list of them, None where there are none. None as a whole: nobody to be compared with.
+    """
+    store = the_store()
+    champion = reigning(store, the_ledger(), recipe.name, run_key)
+    if champion.record is None or champion.of_others(recipe.data.labels):
+        return None
+    return seen_of_test(store, champion, split_trees["test"], cache_folder())
 
 
 @task(task_run_name="drift", **RETRYING)

@@ -45,6 +45,16 @@ def seen_again(store: Store, seen: str, split: str, cache: Path) -> int:
     return int(np.isin(_digests(load_tree(store, split, cache)), _read(store, seen)).sum())
 
 
+def seen_ids(store: Store, seen: str, split: str, cache: Path) -> list[str]:
+    """The ids of the same examples, in their order. Raises `NotInStore`."""
+    import pyarrow.parquet as pq
+
+    folder = load_tree(store, split, cache)
+    ids = pq.read_table(folder / "examples.parquet", columns=["id"])["id"]
+    again: list[str] = ids.filter(np.isin(_digests(folder), _read(store, seen))).to_pylist()
+    return again
+
+
 def _read(store: Store, seen: str) -> NDArray[np.uint64]:
     return np.frombuffer(load_bytes(store, seen), KIND)
 

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.errors import DataError, listed
 from pipelines.evaluation.guards import CALIBRATION, FLOOR, SLICES, calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult, Outcome
-from pipelines.evaluation.scores import Scores, paired
+from pipelines.evaluation.scores import Scores, among, paired
 from pipelines.evaluation.statistics import Interval, examples_needed, mcnemar, paired_bootstrap
 from pipelines.recipe import Gates, NonInferiority, Superiority
 
@@ -59,7 +59,8 @@ def judge(
     Args:
         gates: what the recipe asks for.
         scores: on the same test examples: `prompt`, and every baseline and `champion` that a gate compares it with.
-            Without a `champion` there is nothing to compare with, and a gate against it is passed.
+            Without a `champion` there is nothing to compare with, and a gate against it is passed; its scores may be of
+            fewer examples: those that it has not learnt from.
         costs: of the prompt: `artifact_bytes` and `trainable_params`, where the recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
         labels: the recipe's, in the order of the logits; needed where a gate looks at every label.
@@ -103,7 +104,7 @@ def _compared(gate: Comparison, gates: Gates, scores: Mapping[str, Scores], seed
         return GateResult(name, "passed", None, None, None, None, no_champion)
     for who in ("prompt", gate.to):
         _require(who, scores, name)
-    prompt, other = paired(scores["prompt"], scores[gate.to])
+    prompt, other = paired(*_on_fair_examples(scores, gate.to))
     difference = POINTS * (prompt.correct.astype(float) - other.correct)  # [n] -100, 0 or 100
     interval = paired_bootstrap(difference, gates.confidence, gates.resamples, seed, largest=POINTS)
     threshold = gate.margin if isinstance(gate, Superiority) else -gate.margin
@@ -120,6 +121,12 @@ def _compared(gate: Comparison, gates: Gates, scores: Mapping[str, Scores], seed
     return GateResult(
         name, verdict, interval.estimate, interval.low, interval.high, threshold, reason, lost, won, mcnemar(lost, won)
     )
+
+
+def _on_fair_examples(scores: Mapping[str, Scores], to: str) -> tuple[Scores, Scores]:
+    """The prompt's scores and the other's: of a champion only on the examples that it has not learnt from."""
+    other = scores[to]
+    return (among(scores["prompt"], other.ids) if to == "champion" else scores["prompt"]), other
 
 
 def _require(who: str, scores: Mapping[str, Scores], gate: str) -> None:

@@ -13,9 +13,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.costs import total_of
 from pipelines.digests import short
+from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows
 from pipelines.evaluation.power import in_words, low
+from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,39 +77,6 @@ def comparison_rows(record: Record) -> list[list[str]]:
     ]
 
 
-def baseline_lines(record: Record, news_only: bool = False) -> list[str]:
-    """One sentence per trained baseline: tuned now, or when and by which run, and why earlier weights were not kept.
-
-    With `news_only` those that say no more than that a baseline was tuned, or tuned before on the same data, are left
-    out.
-    """
-    told = (record.get("baselines") or {}).items()
-    return [
-        f"{METHODS[name]}: {_origin(each)}"
-        for name, each in told
-        if not news_only or each["how"] == "kept" or each["why"]
-    ]
-
-
-def start_line(record: Record) -> str:
-    """Where the prompt's training began, where the recipe asked for a warm start."""
-    start = record.get("start")
-    if not start:
-        return ""
-    if start["why_not"]:
-        return f"Cold start: {start['why_not']}."
-    return f"Warm start: from version {start['version']}, prompt {short(start['prompt'])}."
-
-
-def cost_line(record: Record) -> str:
-    """What a run cost in all, and at which power the energy is estimated; empty where nobody counted."""
-    cost = record.get("cost")
-    if not cost:
-        return ""
-    gpu = f", {cost['gpu_watts']:g} W for a GPU" if cost["total"]["gpu_seconds"] else ""
-    return f"In all {total_of(cost)}, at {cost['core_watts']:g} W for a busy core{gpu}."
-
-
 def power_lines(record: Record) -> list[str]:
     """One sentence per gate that the test set is small for, unless the run's reason says it already."""
     lines = [in_words(each) for each in low(record.get("power") or [])]
@@ -146,6 +114,7 @@ def markdown(record: Record) -> str:
     if rows := [[name, _percent(s["ece"])] for name, s in scored if s and s.get("ece") is not None]:
         lines += ["## Calibration", "", *_table(("Method", "Expected calibration error, points"), rows, right=1), ""]
     lines += _data_section(record.get("data") or {})
+    lines += _drift_section(record)
     if seconds := record.get("seconds"):
         rows = [[stage, _seconds(value)] for stage, value in seconds.items()]
         lines += ["## Where the time went", "", *_table(("Stage", "Seconds"), rows, right=1), ""]
@@ -272,21 +241,12 @@ def _data_section(data: Record) -> list[str]:
     return lines
 
 
-def _origin(lineage: Record) -> str:
-    """Where a baseline's weights come from, in words."""
-    days = lineage["age_days"]
-    old = (
-        "of an age nobody wrote down"
-        if days is None
-        else f"{days:.0f} days old"
-        if days >= 1
-        else "less than a day old"
-    )
-    if lineage["how"] == "kept":
-        return f"reused from run {short(lineage['run'])}, {old}"
-    if lineage["how"] == "recalled":
-        return f"from the store, tuned on these very data, {old}"
-    return f"trained now: {lineage['why']}" if lineage["why"] else "trained now"
+def _drift_section(record: Record) -> list[str]:
+    """How far the data have moved from the champion's, and whether it has learnt from test examples."""
+    rows, told = drift_rows(record), drift_lines(record)
+    lines = [f"{_sentence(_safe(compared_with(record)))}", "", *_table(DRIFTED, rows), ""] if rows else []
+    lines += [*(f"- {_safe(_sentence(line))}" for line in told), ""] if told else []
+    return ["## Drift", "", *lines] if lines else []
 
 
 def _scores(record: Record) -> Mapping[str, Mapping[str, Any]]:

@@ -5,6 +5,7 @@ has *moved* where its whole interval is beyond the recipe's threshold; the rest 
 """
 
 from .against import NOBODY, STAGE, against_champion, refusal
+from .leaks import all_seen, seen_of_test
 from .report import NAMES, changed_words, report
 from .sampling import LEARNT_FROM, Sample, sample
 
@@ -15,8 +16,10 @@ __all__ = [
     "STAGE",
     "Sample",
     "against_champion",
+    "all_seen",
     "changed_words",
     "refusal",
     "report",
     "sample",
+    "seen_of_test",
 ]

@@ -66,7 +66,9 @@ def count_words(texts: Sequence[str], before: int) -> Words:
 
     bags = [Counter(words_of(text)) for text in texts]
     texts_with = Counter(word for bag in bags[:before] for word in bag)
-    pooled: Counter[str] = sum(bags, Counter())
+    pooled: Counter[str] = Counter()
+    for bag in bags:
+        pooled.update(bag)
     names = sorted(pooled, key=lambda word: (-pooled[word], word))[:WORDS]
     place = {word: column for column, word in enumerate(names)}
     cells = [(row, place.get(word, len(names)), n) for row, bag in enumerate(bags) for word, n in bag.items()]
@@ -86,8 +88,9 @@ def count_words(texts: Sequence[str], before: int) -> Words:
 
 def frequencies(weights: Weights, words: Words) -> NDArray[np.float64]:
     """The share of every word among all words of the weighted texts. [R, names]"""
-    counted = (words.counts.T @ weights.T).T.astype(np.float64)
-    return counted / np.maximum(counted.sum(axis=1, keepdims=True), 1e-12)
+    counted: NDArray[np.float64] = (words.counts.T @ weights.T).T.astype(np.float64)
+    shares: NDArray[np.float64] = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1e-12)
+    return shares
 
 
 def divergence(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,7 +120,8 @@ def unseen_words(words: Words) -> Distance:
     """
 
     def share(weights: Weights) -> NDArray[np.float64]:
-        return (weights @ words.unseen).astype(np.float64) / np.maximum(weights @ words.totals, 1e-12)
+        unseen: NDArray[np.float64] = (weights @ words.unseen) / np.maximum(weights @ words.totals, 1e-12)
+        return unseen.astype(np.float64)
 
     return lambda before, after: share(after) - share(before)
 
@@ -138,7 +142,7 @@ def embedding_shift(states: NDArray[np.float32]) -> Distance:
 
     def discrepancy(before: Weights, after: Weights) -> NDArray[np.float64]:
         difference = before - after
-        squared = ((difference @ kernel) * difference).sum(axis=1, dtype=np.float64)
-        return np.sqrt(np.maximum(squared, 0) / 2)
+        squared: NDArray[np.float64] = ((difference @ kernel) * difference).sum(axis=1, dtype=np.float64)
+        return np.asarray(np.sqrt(np.maximum(squared, 0) / 2))
 
     return discrepancy

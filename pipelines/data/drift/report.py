@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.drift import measures
-from pipelines.data.drift.intervals import Bounds, bounds
+from pipelines.data.drift.intervals import Bounds, bounds, difference_bounds
 from pipelines.data.drift.sampling import Sample
 from pipelines.recipe import Drift
 
@@ -52,21 +52,16 @@ def report(
     lengths = np.array([len(text) for text in (*before.texts, *after.texts)], np.int64)
     sides = len(before), len(after)
     embedded = min(sides[0], settings.embedded), min(sides[1], settings.embedded)
-    asked = {
-        "labels": (measures.label_shift([*before.labels, *after.labels]), sides, True),
-        "length": (measures.length_shift(lengths), sides, True),
-        "vocabulary": (measures.vocabulary_shift(words), sides, True),
-        "unseen": (measures.unseen_words(words), sides, False),
-    }
-    if not labels:
-        del asked["labels"]
+    distances = {"length": measures.length_shift(lengths), "vocabulary": measures.vocabulary_shift(words)}
+    if labels:
+        distances = {"labels": measures.label_shift([*before.labels, *after.labels]), **distances}
+    number = len(distances) + 1 + (states is not None)
+    level = 1 - (1 - settings.confidence) / number  # shared, so that all of them together are wrong no more often
+    how: dict[str, Any] = {"level": level, "resamples": settings.resamples, "seed": seed}
+    found = bounds(distances, *sides, **how)
+    found["unseen"] = difference_bounds(measures.unseen_words(words), *sides, **how)
     if states is not None:
-        asked["embedding"] = (measures.embedding_shift(states), embedded, True)
-    level = 1 - (1 - settings.confidence) / len(asked)  # shared, so that all of them together are wrong no more often
-    found = {
-        name: bounds(distance, *of, level=level, resamples=settings.resamples, seed=seed, exchangeable=exchangeable)
-        for name, (distance, of, exchangeable) in asked.items()
-    }
+        found |= bounds({"embedding": measures.embedding_shift(states)}, *embedded, **how)
     shares = label_shares(before.labels, after.labels)
     told = [_measure(name, each, getattr(settings, name)) for name, each in found.items()]
     for each in told:

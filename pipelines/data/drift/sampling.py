@@ -74,6 +74,14 @@ def sample(store: Store, split_trees: Mapping[str, str], size: int, seed: int, c
     return Sample(total, texts, labels, places)
 
 
+def rows_of(store: Store, split_tree: str, cache: Path) -> int:
+    """How many examples a split has."""
+    import pyarrow.parquet as pq
+
+    rows: int = pq.ParquetFile(load_tree(store, split_tree, cache) / "examples.parquet").metadata.num_rows
+    return rows
+
+
 def _rows(file: Any, places: NDArray[np.int64]) -> list[dict[str, str]]:
     """The rows with these numbers."""
     columns = [name for name in ("text", "pair", "label") if name in file.schema_arrow.names]
