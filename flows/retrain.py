@@ -128,7 +128,7 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         if reigning.scores:
             scores["champion"] = reigning.scores
     with _timed(spent, "judge"):
-        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not, seen and seen["ids"])
+        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not, seen["ids"] if seen else None)
 
     record["scores"] |= verdict.pop("scores")
     record["score_digests"] = scores
