@@ -48,7 +48,7 @@ def progress(console: Console) -> Iterator[None]:
 
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
-    from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows
+    from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
     from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
     from pipelines.evaluation.taken_over import baseline_lines, start_line
 
@@ -66,8 +66,8 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(f"[yellow]Low power:[/] {escape(line)}")
     if rows := drift_rows(record):
         console.print(_table(f"Drift: {compared_with(record)}", DRIFTED, rows))
-    for line in drift_lines(record):
-        console.print(f"[yellow]Drift:[/] {escape(line)}")
+    for line in [*moved_lines(record), *drift_lines(record)]:
+        console.print(f"[yellow]Drift:[/] {escape(line[:1].lower() + line[1:])}")
     why = record["reason"].removeprefix(f"{record['verdict']}: ")
     console.print(f"Verdict: {_coloured(record['verdict'])}: {escape(why)}")
     if lost := record.get("not_promoted"):

@@ -7,7 +7,7 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
-DRIFTED = ("Distance", "Found", "Low", "High", "Threshold", "Moved")
+DRIFTED = ("Distance", "Found", "By chance", "Low", "High", "Threshold", "Moved")
 TO_FOLLOW = {
     "note": "It was noted, as the recipe asks, and changed nothing else",
     "refuse": "The recipe refuses such data",
@@ -18,22 +18,28 @@ TO_FOLLOW = {
 def drift_rows(record: Record) -> list[list[str]]:
     """One row per distance, as text under `DRIFTED`."""
     return [
-        [each["title"], *(f"{each[key]:.3f}" for key in ("estimate", "low", "high")), f"{each['threshold']:g}",
-         outcome(each)]
+        [each["title"], *(f"{each[key]:.3f}" for key in ("estimate", "chance", "low", "high")),
+         f"{each['threshold']:g}", outcome(each)]
         for each in (record.get("drift") or {}).get("measures", [])
     ]  # fmt: skip
 
 
 def outcome(measure: Mapping[str, Any]) -> str:
-    """`yes`, `not proven` or `no`."""
-    return "yes" if measure["moved"] else "not proven" if measure["estimate"] > measure["threshold"] else "no"
+    """`yes`, `not proven` (beyond the threshold, less what chance makes on average) or `no`."""
+    beyond = measure["estimate"] - measure["chance"] > measure["threshold"]
+    return "yes" if measure["moved"] else "not proven" if beyond else "no"
+
+
+def moved_lines(record: Record) -> list[str]:
+    """What moved, and how."""
+    measures = (record.get("drift") or {}).get("measures", [])
+    return [f"{each['title']} {each['reason']}" for each in measures if each["moved"]]
 
 
 def drift_lines(record: Record) -> list[str]:
-    """What is to be said of the drift and of leaks across time; nothing where nobody asked, or nothing happened."""
+    """What else is to be said of drift and of leaks across time; nothing where nobody asked, or nothing happened."""
     lines = []
     if drift := record.get("drift"):
-        lines += [f"{each['title']} {each['reason']}" for each in drift["measures"] if each["moved"]]
         lines += [TO_FOLLOW[drift["then"]]] if drift["moved"] else []
         lines += [drift["why_not"]] if drift["why_not"] else []
     if seen := record.get("seen_by_champion"):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
-from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows
+from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
 
@@ -243,7 +243,7 @@ def _data_section(data: Record) -> list[str]:
 
 def _drift_section(record: Record) -> list[str]:
     """How far the data have moved from the champion's, and whether it has learnt from test examples."""
-    rows, told = drift_rows(record), drift_lines(record)
+    rows, told = drift_rows(record), [*moved_lines(record), *drift_lines(record)]
     lines = [f"{_sentence(_safe(compared_with(record)))}", "", *_table(DRIFTED, rows), ""] if rows else []
     lines += [*(f"- {_safe(_sentence(line))}" for line in told), ""] if told else []
     return ["## Drift", "", *lines] if lines else []

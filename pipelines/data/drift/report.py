@@ -88,13 +88,13 @@ def _reason(
 ) -> str:
     """What a measure says: the distance, whether it is beyond its threshold, and what changed most."""
     distance = f"{found['estimate']:.3f} (from {found['low']:.3f} to {found['high']:.3f})"
-    limit = f"the threshold of {found['threshold']:g}"
+    limit, by_chance = f"the threshold of {found['threshold']:g}", f"where chance alone makes {found['chance']:.3f}"
     if found["moved"]:
         proven = f"moved: {distance} is proven to be beyond {limit}"
-    elif found["estimate"] > found["threshold"]:
-        proven = f"not proven to have moved: {distance} may by chance be beyond {limit}"
+    elif found["estimate"] - found["chance"] > found["threshold"]:
+        proven = f"not proven to have moved: {distance}, {by_chance}, may but need not be beyond {limit}"
     else:
-        proven = f"not moved: {distance} is within {limit}"
+        proven = f"not moved: {distance}, {by_chance}, is within {limit}"
     if found["name"] == "labels":
         changes = sorted(shares.items(), key=lambda item: -abs(item[1][1] - item[1][0]))[:TOLD]
         return f"{proven}; most changed: " + ", ".join(

@@ -24,7 +24,7 @@ Words = Mapping[str, Sequence[Sequence[Any]]]
 LABELS = 20  # told, the most changed first
 INKS = {"yes": "refused", "not proven": "inconclusive", "no": "passed"}
 SAID = {"yes": "moved", "not proven": "not proven", "no": "within"}
-KINDS = {"more": "More frequent", "less": "Less frequent", "new": "New"}
+KINDS = {"more": "More", "less": "Less", "new": "New"}
 
 
 def load_words(store: Store, record: Record) -> Words | None:
@@ -60,8 +60,9 @@ def drift_told(record: Record, words: Words | None) -> dict[str, Any] | None:
 
 
 def interval(measure: Mapping[str, Any], scale: Scale) -> Markup:
-    """A distance with its bounds; what lies wholly right of the dashed threshold has moved."""
-    low, high, at, limit = (scale(max(0.0, measure[key])) for key in ("low", "high", "estimate", "threshold"))
+    """A distance less what chance makes of it, with its bounds; what lies wholly right of the threshold has moved."""
+    low, high, limit = (scale(max(0.0, measure[key])) for key in ("low", "high", "threshold"))
+    at = scale(max(0.0, measure["estimate"] - measure["chance"]))
     said = (
         f"{measure['estimate']:.3f}, from {measure['low']:.3f} to {measure['high']:.3f}; beyond "
         f"{measure['threshold']:g} it has moved; by chance {measure['chance']:.3f}"
