@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.costs import total_of
 from pipelines.digests import short
-from pipelines.evaluation.gates import IN_WORDS
+from pipelines.evaluation.comparisons import IN_WORDS
 
 Record = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ see `training/compute.py`.
 """
 
 from .drift import Drift
-from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Superiority
+from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Robustness, Superiority
 from .load import load_recipe
 from .methods import BASELINES, OWN_KEYS, Baselines, Full, HeadOnly, Lora, Method, Optimisation, Prompt, ZeroShot
 from .problem import BasePin, Checks, Data, Head, Template
@@ -36,6 +36,7 @@ __all__ = [
     "Promotion",
     "Prompt",
     "Recipe",
+    "Robustness",
     "Section",
     "Superiority",
     "Sweep",

@@ -9,6 +9,8 @@ OUT/NAME/                   one finished job, published whole:
     prompt.* proof.*        a training job of a soft prompt: its artifact
     logits.safetensors      a scoring job: logits [n, C] in the rows' order
     states.safetensors      an embedding job: states [n, d] in the rows' order
+
+A latency job has its figures in result.json alone.
 """
 
 from __future__ import annotations
@@ -82,7 +84,17 @@ class EmbedJob(_Closed):
     parts: tuple[tuple[Path, tuple[int, ...]], ...]  # shards, and the numbers of their rows
 
 
-Job = TrainJob | ScoreJob | EmbedJob
+class LatencyJob(_Closed):
+    """Measure what a minted prompt adds to the time of an answer."""
+
+    do: Literal["time"] = "time"
+    name: str
+    weights: Path  # the folder of its artifact
+    tokens: int
+    seed: int = 0
+
+
+Job = TrainJob | ScoreJob | EmbedJob | LatencyJob
 
 
 class JobFile(_Closed):

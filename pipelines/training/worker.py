@@ -36,7 +36,7 @@ from pipelines.recipe import Head, Prompt
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.frozen import states_of
-from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
@@ -63,6 +63,8 @@ def main(job_path: Path, out: Path) -> None:
             torch.manual_seed(job.seed + _rank())
             if isinstance(job, TrainJob):
                 _train(job, base, jobs.base, out, jobs.compute)
+            elif isinstance(job, LatencyJob):
+                _time(job, base, out)
             elif isinstance(job, ScoreJob) and _rank() == 0:
                 _score(job, base, jobs.base, out)
             elif isinstance(job, EmbedJob) and _rank() == 0:
@@ -136,6 +138,13 @@ def _embed(job: EmbedJob, base: Base, out: Path) -> None:
     with _published(out, job.name) as folder:
         save_file({"states": states}, folder / "states.safetensors")
     _tell(out, job.name, {"scored": len(states)})
+
+
+def _time(job: LatencyJob, base: Base, out: Path) -> None:
+    from pipelines.evaluation.latency import measure
+
+    with _published(out, job.name) as folder:
+        (folder / "result.json").write_bytes(canonical_json(measure(base, read_prompt(job.weights), job.tokens)))
 
 
 WEIGHTS = "weights.safetensors"

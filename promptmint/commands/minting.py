@@ -14,8 +14,8 @@ from promptmint.embedded import embedded_prefect
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "cost", "unchanged", "data", "power", "leaderboard", "baselines", "artifact",
-    "start", "aliases", "not_promoted", "flow_run", "drift", "seen_by_champion",
+    "scores", "gates", "seconds", "cost", "unchanged", "data", "power", "leaderboard", "disturbed", "latency",
+    "baselines", "start", "artifact", "aliases", "not_promoted", "drift", "seen_by_champion", "flow_run",
 )  # fmt: skip
 
 

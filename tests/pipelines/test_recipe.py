@@ -123,7 +123,7 @@ UNKNOWN = [
     (
         "[gates.budgets]",
         "bytes = 1",
-        "gates.budgets.bytes: unknown key. Known here: 'artifact_bytes', 'trainable_params'.",
+        "gates.budgets.bytes: unknown key. Known here: 'added_latency_ms', 'artifact_bytes', 'latency_tokens'",
     ),
     (
         "",
@@ -328,6 +328,13 @@ def test_a_recipe_of_single_texts_keeps_its_digest(write: Any) -> None:
     assert "pair" not in recipe.model_dump(mode="json")["data"]
     paired = load_recipe(write(PAIR + '[template]\ntext = "{text}{pair}"\n'))
     assert paired.model_dump(mode="json")["data"]["pair"] == "second" and paired.digest != recipe.digest
+
+
+def test_drift_that_is_not_looked_for_leaves_the_digest_alone(write: Any) -> None:
+    plain = load_recipe(write(MINIMAL))
+    assert plain.drift is None and "drift" not in plain.model_dump()
+    asked, spelt = load_recipe(write(MINIMAL + "[drift]")), load_recipe(write(MINIMAL + '[drift]\nthen = "note"'))
+    assert asked.digest == spelt.digest != plain.digest
 
 
 def test_gates_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:
