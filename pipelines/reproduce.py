@@ -70,6 +70,7 @@ def reproduce(
     from pipelines.prompts.artifact import read_prompt
     from pipelines.tokens.encode import tokenize
     from pipelines.training.tuning import train_all
+    from pipelines.training.warm import load_start
 
     then = read_prompt(artifact, digest)
     origin = json.loads((artifact / "provenance.json").read_bytes())
@@ -88,8 +89,9 @@ def reproduce(
             split: tokenize(apart, splits[split], base_folder, base.digest, template, labels, scratch)["tree"]
             for split in ("train", "validation")
         }
+        start = load_start(store, origin["start"], cache) if "start" in then.card else None
         trained = train_all(
-            apart, recipe, base, base_folder, shards, compute, scratch, on_news, lambda name, reused: None
+            apart, recipe, base, base_folder, shards, compute, scratch, on_news, lambda name, reused: None, start=start
         )["prompt"]
         now = read_prompt(load_tree(apart, trained["tree"], scratch))
     return Reproduction(

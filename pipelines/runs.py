@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.bases.pin import known_base
+from pipelines.costs import Cost, total_of
 from pipelines.data.snapshot import source_digest
 from pipelines.digests import canonical_json, digest_json
 from pipelines.errors import NotInStore
@@ -82,8 +83,25 @@ def unchanged(store: Store, recipe: Recipe, data: str | None = None) -> dict[str
 
 
 def finish(store: Store, record: Mapping[str, Any]) -> None:
-    """Write the last word on a run; from now on the same inputs make an `unchanged` one."""
+    """Write the last word on a run; from now on the same inputs make an `unchanged` one.
+
+    What it cost is also written apart: to sum it over a thousand recipes, nobody reads a thousand long records.
+    """
+    if cost := record.get("cost"):
+        store.write(_cost_key(record["recipe"], record["run_key"]), canonical_json(cost))
     store.write(_record_key(record["recipe"], record["run_key"]), canonical_json(record))
+
+
+def cost(store: Store, name: str, key: str) -> Cost | None:
+    """What the run with this key cost; None where nobody has counted."""
+    try:
+        return total_of(json.loads(store.read(_cost_key(name, key))))
+    except NotInStore:
+        return None
+
+
+def _cost_key(name: str, key: str) -> str:
+    return f"costs/{name}/{key}.json"
 
 
 def _record_key(name: str, key: str) -> str:

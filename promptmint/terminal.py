@@ -61,6 +61,7 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
     from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
     from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
+    from pipelines.evaluation.taken_over import baseline_lines, start_line
 
     if rows := leaderboard_rows(record.get("leaderboard") or []):
         console.print(_table(f"{record['recipe']}: settings, chosen by the validation split", SWEPT, rows))
@@ -68,6 +69,10 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
+    if told := start_line(record):
+        console.print(escape(told), highlight=False)
+    for line in baseline_lines(record, news_only=True):
+        console.print(f"Baseline: {escape(line)}", highlight=False)
     for line in power_lines(record):
         console.print(f"[yellow]Low power:[/] {escape(line)}")
     if rows := drift_rows(record):
@@ -93,6 +98,8 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         f"[bold]{status['name']}[/]: champion {status['champion'] or 'none'}, "
         f"challenger {status['challenger'] or 'none'}"
     )
+    for line in _spent(status["spent"]):
+        console.print(line, highlight=False)
     rows = [
         [entry["at"][:16].replace("T", " "), f"{entry['action']} {entry['version']}", _coloured(entry["verdict"]),
          escape(f"{entry['who']}: {entry['why']}")]
@@ -110,11 +117,13 @@ def show_fleet(console: Console, recipes: Sequence[Mapping[str, Any]], now: date
     rows = [
         [escape(each["name"]), str(each["champion"] or "none"), _age(each["champion_since"], now),
          str(each["challenger"] or "none"), _coloured(each["last_verdict"] or "none"),
-         _age(each["last_registered"], now)]
+         _age(each["last_registered"], now), *(_energy(each["spent"], kind) for kind in ("promoted", "refused"))]
         for each in recipes
     ]  # fmt: skip
-    columns = ("Recipe", "Champion", "For", "Challenger", "Last verdict", "Ago")
+    columns = ("Recipe", "Champion", "For", "Challenger", "Last verdict", "Ago", "A promoted one", "A refused one")
     console.print(_table(f"{len(recipes):,} recipe{'s' * (len(recipes) > 1)}", columns, rows))
+    for line in _spent(*(each["spent"] for each in recipes)):
+        console.print(line, highlight=False)
     for trouble in filter(None, (each["trouble"] for each in recipes)):
         console.print(f"[red]{escape(trouble)}[/]")
 
@@ -189,6 +198,25 @@ def show_garbage(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"Removed: {count}.")
     else:
         console.print(f"Nothing was removed. {count} would be, with --delete.")
+
+
+def _spent(*of: Mapping[str, Any]) -> Iterator[str]:
+    """What prompts cost, a line per kind of which any cost is known."""
+    from pipelines.promotion.spending import KINDS, Spent, read
+
+    for kind, name in KINDS.items():
+        whole = sum((read(spent[kind]) for spent in of if kind in spent), Spent())
+        if whole.each:
+            unknown = f", {whole.unknown:,} more uncounted" * bool(whole.unknown)
+            yield f"{name} cost {whole.each} (mean of {whole.prompts:,}{unknown})"
+
+
+def _energy(spent: Mapping[str, Any], kind: str) -> str:
+    """The mean energy of one kind of prompt; empty where it is not known."""
+    from pipelines.promotion.spending import read
+
+    each = read(spent[kind]).each if kind in spent else None
+    return f"{each.kwh:.2g} kWh" if each else ""
 
 
 def _age(at: str | None, now: datetime) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.digests import short
 from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
 from pipelines.evaluation.power import in_words, low
+from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,6 +102,10 @@ def markdown(record: Record) -> str:
         lines += ["## Sweep: chosen by the validation split", "", *_table(SWEPT, rows), ""]
     if rows := gate_rows(record):
         lines += ["## Gates", "", *_table(("Gate", "Verdict", "Why"), rows), ""]
+    if began := start_line(record):
+        lines += [_safe(began), ""]
+    if told := baseline_lines(record):
+        lines += ["## Where the baselines come from", "", *(f"- {_safe(line)}" for line in told), ""]
     if rows := comparison_rows(record):
         lines += ["## Comparisons, example by example", "", *_table(COMPARED, rows, right=len(COMPARED) - 1), ""]
     if told := power_lines(record):
@@ -113,6 +118,8 @@ def markdown(record: Record) -> str:
     if seconds := record.get("seconds"):
         rows = [[stage, _seconds(value)] for stage, value in seconds.items()]
         lines += ["## Where the time went", "", *_table(("Stage", "Seconds"), rows, right=1), ""]
+    if cost := cost_line(record):
+        lines += [cost, ""]
     names = {"Run": record.get("run_key"), "Prompt": record.get("prompt_digest")}
     names |= {"Base": record.get("base_digest"), "Data": record.get("data_digest")}
     lines += ["## What exactly", ""]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from pipelines.errors import LedgerError
 from pipelines.promotion.ledger import Entry, names, read, state
+from pipelines.promotion.spending import Spent, spending
+from pipelines.runs import cost
 from pipelines.store.store import Store
 
 AT_ONCE = 16  # ledgers read at the same time: a bucket answers each request late, but many together
@@ -24,12 +26,21 @@ class Standing:
     last_verdict: str | None  # of the version that was registered last
     last_registered: str | None
     trouble: str | None = None  # why its ledger cannot be read; nothing else is known then
+    spent: dict[str, Spent] = field(default_factory=dict)  # by kind of prompt, where it was asked for
 
 
-def fleet(store: Store) -> list[Standing]:
-    """Every recipe in the ledger, sorted by name. One whose ledger is damaged hides none of the others."""
+def fleet(ledgers: Store, runs: Store | None = None) -> list[Standing]:
+    """Every recipe in the ledger, sorted by name. One whose ledger is damaged hides none of the others.
+
+    With `runs`, the store that has the records of runs, also what their prompts cost.
+    """
     with ThreadPoolExecutor(AT_ONCE) as readers:
-        return list(readers.map(lambda name: _standing(store, name), names(store)))
+        return list(readers.map(lambda name: _standing(ledgers, runs, name), names(ledgers)))
+
+
+def spent(runs: Store, name: str, entries: Sequence[Entry]) -> dict[str, Spent]:
+    """What a recipe's prompts cost, by kind."""
+    return spending(entries, lambda run_key: cost(runs, name, run_key))
 
 
 def standing(name: str, entries: Sequence[Entry]) -> Standing:
@@ -47,8 +58,10 @@ def standing(name: str, entries: Sequence[Entry]) -> Standing:
     )
 
 
-def _standing(store: Store, name: str) -> Standing:
+def _standing(ledgers: Store, runs: Store | None, name: str) -> Standing:
     try:
-        return standing(name, read(store, name))
+        entries = read(ledgers, name)
+        found = standing(name, entries)
+        return found if runs is None else replace(found, spent=spent(runs, name, entries))
     except LedgerError as error:
         return Standing(name, None, None, None, None, None, trouble=str(error))

@@ -30,6 +30,7 @@ def provenance(record: Mapping[str, Any], recipe: Recipe, base: PinnedBase, stor
         "store": store,
         "base": {"source": base.source, "versions": base.versions},
         **{key: record[key] for key in ("verdict", "reason", "gates", "scores")},
+        **({"start": record["start"]} if record.get("start") else {}),
         "machine": record["trained"]["prompt"].get("machine"),  # of a training that an older promptmint kept: unknown
         "versions": versions(),
     }

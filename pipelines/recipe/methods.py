@@ -49,6 +49,9 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
 }
 
 
+WARM = ("prompt-tuning", "p-tuning-v2", "late", "lopa", "dept", "iapt")  # their artifacts hold all that they train
+
+
 class Prompt(Method):
     """`[prompt]`: the soft prompt that is minted.
 
@@ -73,6 +76,7 @@ class Prompt(Method):
     init_scale: float = Field(
         0.02, gt=0
     )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
+    warm_start: bool = False  # from the champion where there is one that fits, else from `init`
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
     hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
@@ -96,13 +100,19 @@ class Prompt(Method):
             raise ValueError(f"{self.method} has no key {listed(strange)}; beside the keys of every method {own}")
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("init_text belongs to init = 'text', and that start needs it")
+        if self.warm_start and self.method not in WARM:
+            raise ValueError(
+                f"warm_start needs a method whose artifact holds all that it trains: {listed(WARM)}. Of {self.method} "
+                "it holds what an encoder gave, and not the encoder"
+            )
         if self.method == "late" and self.layer is None:
             raise ValueError("late needs the key 'layer': how many layers of the base run before the prompt enters")
         return self
 
     @model_serializer(mode="wrap")
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        absent = self._of_other_methods() | ({"init_text"} if self.init_text is None else set())
+        not_asked = {"init_text": self.init_text is None, "warm_start": not self.warm_start}
+        absent = self._of_other_methods() | {key for key, absent in not_asked.items() if absent}
         return {key: value for key, value in dump(self).items() if key not in absent}
 
     def rate_of(self, parameter: str) -> float:
@@ -139,6 +149,9 @@ class ZeroShot(Section):
     """`[baselines.zero_shot]`: the untouched base through its own language-model head; needs a verbaliser."""
 
 
+BASELINES = ("lora", "full", "head_only", "zero_shot")
+
+
 class Baselines(Section):
     """`[baselines]`: what the prompt is measured against."""
 
@@ -146,9 +159,14 @@ class Baselines(Section):
     full: Full | None = None
     head_only: HeadOnly | None = None
     zero_shot: ZeroShot | None = None
+    keep_days: float | None = Field(None, gt=0)  # how old weights of other data may be; None: none are kept
 
     def named(self) -> Iterator[tuple[str, Method | ZeroShot]]:
         """The baselines this recipe asks for, by name."""
-        for name in type(self).model_fields:
+        for name in BASELINES:
             if (baseline := getattr(self, name)) is not None:
                 yield name, baseline
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "keep_days" or value is not None}

@@ -2,6 +2,7 @@
 
 JOB.json   base folder, jobs, compute
 OUT/progress.jsonl          a line whenever there is news
+OUT/gpus                    how many GPUs the workers hold, where they hold any
 OUT/NAME/                   one finished job, published whole:
     result.json             figures
     weights.safetensors     a training job: what was trained, by parameter name
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
 }
 Kind = Literal["prompt", "lora", "full", "head_only", "zero_shot"]
 
+GPUS = "gpus"  # in OUT
 LAUNCHER = "launcher.lock"  # beside the job's file: held as long as the launcher lives
 
 
@@ -52,6 +54,7 @@ class TrainJob(_Closed):
     train: Path  # shards
     validation: Path
     checkpoints: Path | None = None  # a folder that outlives the launch; None: nothing to go on with
+    start: Path | None = None  # a soft prompt: the folder of the one it starts from, `card["start"]`; None: `init`
     may_diverge: bool = False  # one of many that are tried: its divergence is a result, and the others go on
     card: dict[str, Any] = {}  # a soft prompt: what prompt.json says beyond what the worker knows
 

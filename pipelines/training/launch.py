@@ -20,9 +20,10 @@ import psutil
 from filelock import FileLock, Timeout
 
 import pipelines.errors
+from pipelines.costs import hold_gpus
 from pipelines.errors import PromptmintError, RecipeError, TrainingError, listed
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, Job, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import GPUS, LAUNCHER, Job, JobFile, ScoreJob, TrainJob
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
@@ -46,11 +47,14 @@ def launch(base: Path, jobs: Sequence[Job], compute: Compute, on_news: News, on_
     """
     compute = _needed(compute, jobs)
     with _work_folder(scratch) as work:
+        start = time.perf_counter()
         workers = _start(work, JobFile(base=base, compute=compute, jobs=tuple(jobs)))
         try:
             _follow(workers, work / "out", [job.name for job in jobs], compute.timeout_s, on_news, on_done)
         finally:
             _end(workers)
+            if (gpus := work / "out" / GPUS).exists():
+                hold_gpus(int(gpus.read_text()), time.perf_counter() - start)
         if workers.returncode != 0:
             raise _failure(work, compute, workers.returncode)
 

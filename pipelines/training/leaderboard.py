@@ -17,6 +17,7 @@ from pipelines.store.store import Store
 from pipelines.training.compute import Compute
 from pipelines.training.launch import News
 from pipelines.training.tuning import Told, job_for, split_folders, tune_jobs
+from pipelines.training.warm import Start
 
 Row = dict[str, Any]  # method, change, chosen; validation_accuracy, validation_loss, epoch or diverged_at; what it cost
 
@@ -31,6 +32,7 @@ def sweep(
     cache: Path,
     on_news: News,
     on_result: Told,
+    start: Start | None = None,
 ) -> list[Row]:
     """The leaderboard of a recipe's sweep: a row per combination, best first, method by method.
 
@@ -43,7 +45,7 @@ def sweep(
     combinations = list(recipe.sweep.combinations()) if recipe.sweep else []
     folders = split_folders(store, shards, cache)
     jobs = [
-        job_for(changed(recipe, method, change), method, base, base_folder, shards, folders).model_copy(
+        job_for(changed(recipe, method, change), method, base, base_folder, shards, folders, start).model_copy(
             update={"name": f"{method}-{number}", "may_diverge": True}
         )
         for number, (method, change) in enumerate(combinations, start=1)

@@ -13,7 +13,9 @@ from pipelines.inference.base import Base
 from pipelines.inference.features import features
 from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
+from pipelines.prompts.artifact import SoftPrompt
 from pipelines.prompts.methods import new_prompt
+from pipelines.prompts.parameterisation import Dropout
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
 Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
@@ -68,6 +70,18 @@ class Tuned(nn.Module):
     def trainable_params(self) -> int:
         """How many numbers are trained, head included."""
         return sum(parameter.numel() for _, parameter in self.trained())
+
+    def begin(self, prompt: SoftPrompt) -> None:
+        """Start from a minted prompt and its head, in the place of the seeded start.
+
+        Its tensors must be what is trained here, as those of a `Direct` parameterisation are.
+        """
+        place = "prompt.inner" if isinstance(self.prompt, Dropout) else "prompt"
+        head = {} if "word_ids" in prompt.head else prompt.head
+        self.restore(
+            {f"{place}.{name}": tensor for name, tensor in prompt.tensors.items()}
+            | {f"head.{name}": tensor for name, tensor in head.items()}
+        )
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Put stored weights back, each under the name it was trained by."""

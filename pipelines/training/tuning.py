@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipelines.store.trees import load_tree, save_tree
 from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
+from pipelines.training.warm import Start, misfit
 
 STAGE = Stage("train", 6)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
@@ -37,6 +39,8 @@ def train_all(
     cache: Path,
     on_news: News,
     on_result: Told,
+    kept: Mapping[str, dict[str, Any]] | None = None,
+    start: Start | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Every method of a recipe, tuned: `{method: what tune_jobs gives}`.
 
@@ -49,14 +53,19 @@ def train_all(
         cache: for the shards.
         on_news: called with each line of a worker's progress.
         on_result: called once per method.
+        kept: what earlier runs on other data gave of some methods, taken in the place of a training (see `kept.py`).
+        start: what the prompt may start from; where it does not fit, or there is none, `prompt.init` says.
 
     Raises:
         RecipeError: prompt and text together are longer than the base's context.
         TrainingError: the workers failed, or a training diverged.
     """
     folders = split_folders(store, shards, cache)
-    jobs = [job_for(recipe, method, base, base_folder, shards, folders) for method in _trained(recipe)]
-    results = tune_jobs(store, jobs, base, base_folder, shards, compute, cache.parent / "work", on_news, on_result)
+    jobs = [
+        job_for(recipe, method, base, base_folder, shards, folders) for method in ("prompt", *trained_baselines(recipe))
+    ]
+    scratch = cache.parent / "work"
+    results = tune_jobs(store, jobs, base, base_folder, shards, compute, scratch, on_news, on_result, kept)
     for method, result in results.items():
         if "diverged_at" in result:
             raise TrainingError(
@@ -76,11 +85,13 @@ def tune_jobs(
     scratch: Path,
     on_news: News,
     on_result: Told,
+    kept: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`{job: {tree, trainable_params, artifact_bytes, seconds, kept_epoch, epochs, curve, reused}}`.
+    """`{job: {tree, trainable_params, artifact_bytes, seconds, kept_epoch, epochs, curve, trained_at, reused, kept}}`.
 
     Each finished job is kept at once, and one that is interrupted goes on from its checkpoint the next time. A job that
-    diverged, where it may, gives `{job: {diverged_at, seconds, reused}}`.
+    diverged, where it may, gives `{job: {diverged_at, seconds, reused}}`. What is not known of these very data is taken
+    from `kept` where it is there.
     """
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, tuple[TrainJob, dict[str, Any]]] = {}
@@ -88,8 +99,11 @@ def tune_jobs(
         inputs = _inputs(job, base, shards)
         checkpoints = scratch / "checkpoints" / Path(STAGE.key(inputs)).stem
         if known := recall(store, STAGE, inputs):
-            results[job.name] = {**known.value, "reused": True}
+            results[job.name] = {**known.value, "reused": True, "kept": False}
             _forget(checkpoints)
+            on_result(job.name, True)
+        elif kept and job.name in kept:
+            results[job.name] = {**kept[job.name], "reused": True, "kept": True}
             on_result(job.name, True)
         else:
             missing[job.name] = (job.model_copy(update={"checkpoints": checkpoints}), inputs)
@@ -100,7 +114,7 @@ def tune_jobs(
         remember(store, STAGE, inputs, value, value["seconds"])
         if job.checkpoints:
             _forget(job.checkpoints)
-        results[name] = {**value, "reused": False}
+        results[name] = {**value, "reused": False, "kept": False}
         on_result(name, False)
 
     remove_left(scratch)
@@ -122,10 +136,11 @@ def job_for(
     base_folder: Path,
     shards: Mapping[str, str],
     folders: Mapping[str, Path],
+    start: Start | None = None,
 ) -> TrainJob:
     """One method of a recipe, to be tuned; of the prompt also what its artifact says of its origin.
 
-    `folders` are those of `split_folders`.
+    `folders` are those of `split_folders`; `start` is what the prompt may start from.
 
     Raises:
         RecipeError: prompt and text together are longer than the base's context.
@@ -139,20 +154,24 @@ def job_for(
         "recipe": {"name": recipe.name, "digest": minting_digest(recipe)},
         "template": recipe.template.model_dump(mode="json"),
     }
+    warm = start if start and method == "prompt" and not misfit(start.card, recipe) else None
+    if warm:
+        card["start"] = warm.prompt
     return TrainJob(
         name=method, kind=method, settings=settings.model_dump(mode="json"), shared=recipe.training, head=recipe.head,
-        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {}, **folders,
+        labels=recipe.data.labels, seed=recipe.seed, card=card if method == "prompt" else {},
+        start=warm.folder if warm else None, **folders,
     )  # fmt: skip
+
+
+def trained_baselines(recipe: Recipe) -> list[str]:
+    """The recipe's baselines that are trained."""
+    return [name for name, _ in recipe.baselines.named() if name != "zero_shot"]
 
 
 def split_folders(store: Store, shards: Mapping[str, str], cache: Path) -> dict[str, Path]:
     """The folders of the shards that a training reads, by split."""
     return {split: load_tree(store, shards[split], cache) for split in ("train", "validation")}
-
-
-def _trained(recipe: Recipe) -> list[str]:
-    """The prompt first, then the baselines that train."""
-    return ["prompt", *(name for name, _ in recipe.baselines.named() if name != "zero_shot")]
 
 
 def _check_room(recipe: Recipe, base_folder: Path) -> None:
@@ -168,7 +187,7 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
     """What the result of a training depends on: the job, with digests in the place of folders."""
-    asked = job.model_dump(mode="json", exclude={"train", "validation", "checkpoints", "name", "may_diverge"})
+    asked = job.model_dump(mode="json", exclude={"train", "validation", "start", "checkpoints", "name", "may_diverge"})
     return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
 
 
@@ -179,7 +198,8 @@ def _kept(store: Store, folder: Path) -> dict[str, Any]:
         return dict(result)
     (folder / "result.json").unlink()
     size = sum(path.stat().st_size for path in folder.iterdir())
-    return {**result, "tree": save_tree(store, folder), "artifact_bytes": size}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**result, "tree": save_tree(store, folder), "artifact_bytes": size, "trained_at": now}
 
 
 def _forget(checkpoints: Path) -> None:

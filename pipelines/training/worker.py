@@ -39,7 +39,7 @@ from pipelines.training.collective import told, world
 from pipelines.training.compute import Compute
 from pipelines.training.frozen import states_of
 from pipelines.training.group import device_of, joined
-from pipelines.training.job import LAUNCHER, METHODS, EmbedJob, Job, JobFile, LatencyJob, ScoreJob, TrainJob
+from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, Job, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.sharding import shard, whole
 from pipelines.training.shards import Rows, read_rows
@@ -57,6 +57,8 @@ def main(job_path: Path, out: Path) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = device_of(mine.compute)
     with joined(mine.compute, device, job_path.parent, leads=mine.base is not None):
+        if device.type == "cuda" and world()[1] == 0:
+            (out / GPUS).write_text(str(world()[0]))
         folder, jobs = _asked_for(mine, out, device)
         base = _base(folder, device if not mine.compute.sharded else torch.device("cpu"))
         untouched = _digest_weights(base)
@@ -83,7 +85,7 @@ def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, li
     told_jobs = told(left.model_dump_json().encode() if world()[1] == 0 else b"", device)
     asked = JobFile.model_validate_json(told_jobs)
     assert asked.base is not None
-    folders = ("train", "validation", "rows", "weights")
+    folders = ("train", "validation", "start", "rows", "weights")
     return _here(asked.base), [
         job.model_copy(update={name: _here(path) for name in folders if (path := getattr(job, name, None))})
         for job in asked.jobs
@@ -110,6 +112,8 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
     head = _head(job.head, job.labels, base, base_folder, job.seed)
     rows, validation = read_rows(job.train), read_rows(job.validation)
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
+    if job.start:
+        tuned.begin(read_prompt(job.start, job.card["start"]))
     if compute.sharded:
         shard(tuned, settings, device)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)

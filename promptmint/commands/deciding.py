@@ -23,11 +23,11 @@ def status(
     name: Annotated[str | None, typer.Argument(help="A recipe's name", show_default="every recipe")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Who is champion, who waits, and every entry of the ledger; without a name a line for every recipe."""
+    """Who is champion, who waits, what prompts cost, and the ledger; without a name a line for every recipe."""
     from pipelines.promotion.fleet import fleet
-    from pipelines.store.store import the_ledger
+    from pipelines.store.store import the_ledger, the_store
 
-    found = {"recipes": [asdict(each) for each in fleet(the_ledger())]} if name is None else _history(name)
+    found = {"recipes": [asdict(each) for each in fleet(the_ledger(), the_store())]} if name is None else _history(name)
     if as_json:
         print_json(found)
     else:
@@ -41,12 +41,16 @@ def status(
 def _history(name: str) -> dict[str, Any]:
     """One recipe's champion, challenger and whole ledger."""
     from pipelines.promotion import ledger
-    from pipelines.store.store import the_ledger
+    from pipelines.promotion.fleet import spent
+    from pipelines.store.store import the_ledger, the_store
 
     entries = ledger.read(the_ledger(), name)
     state = ledger.state(entries)
     history = [entry.model_dump(mode="json") for entry in entries]
-    return {"name": name, "champion": state.champion, "challenger": state.challenger, "history": history}
+    costs = {kind: asdict(each) for kind, each in spent(the_store(), name, entries).items()}
+    return {
+        "name": name, "champion": state.champion, "challenger": state.challenger, "spent": costs, "history": history
+    }  # fmt: skip
 
 
 def promote(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import BASELINES, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
 
 MINIMAL = """
 name = "tickets"
@@ -93,7 +93,7 @@ def test_baselines_are_those_that_are_asked_for(write: Any) -> None:
     named = dict(load_recipe(write(FULL)).baselines.named())
     assert list(named) == ["lora", "full", "zero_shot"]
     assert named["lora"] == Lora(rate=0.1) and named["zero_shot"] == ZeroShot()
-    assert list(Baselines.model_fields) == ["lora", "full", "head_only", "zero_shot"]
+    assert [*BASELINES, "keep_days"] == list(Baselines.model_fields)
 
 
 # What is refused.
@@ -125,7 +125,11 @@ UNKNOWN = [
         "bytes = 1",
         "gates.budgets.bytes: unknown key. Known here: 'added_latency_ms', 'artifact_bytes', 'latency_tokens'",
     ),
-    ("", "[baselines.adapter]\nrate = 1.0", "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'lora'"),
+    (
+        "",
+        "[baselines.adapter]\nrate = 1.0",
+        "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'keep_days', 'lora'",
+    ),
 ]
 
 
@@ -285,7 +289,7 @@ def test_a_template_of_pairs_is_read_whole(write: Any, text: str, message: str) 
 @pytest.mark.parametrize("method", OWN_KEYS)
 def test_a_prompt_says_all_that_its_method_reads_and_nothing_else(method: str) -> None:
     prompt = least(method)
-    everything = set(Prompt.model_fields) - {"init_text"}
+    everything = set(Prompt.model_fields) - {"init_text", "warm_start"}
     others = {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[method])
     assert set(prompt.model_dump(mode="json")) == everything - others
     assert Prompt.model_validate(prompt.model_dump(mode="json")) == prompt

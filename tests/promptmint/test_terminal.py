@@ -22,6 +22,10 @@ from promptmint.terminal import (
 )
 from tasks.progress import News, listeners, tell
 
+NONE = {"prompts": 0, "unknown": 0, "total": {"seconds": 0, "processor_seconds": 0, "gpu_seconds": 0, "kwh": 0}}
+TWO = {"seconds": 180.0, "processor_seconds": 240.0, "gpu_seconds": 0.0, "kwh": 0.0008}
+SPENT = {"promoted": {"prompts": 2, "unknown": 1, "total": TWO}, "refused": NONE, "other": NONE}
+
 
 @pytest.fixture
 def console() -> Console:
@@ -79,7 +83,12 @@ def test_a_version_that_waits_is_called_challenger(console: Console, record: dic
 def test_a_status_tells_every_entry_as_it_was_written(console: Console) -> None:
     entry = {"sequence": 1, "at": "2026-01-02T03:04:05.678901+00:00", "action": "promoted", "version": 2,
              "verdict": "passed", "who": "ada", "why": "[bold]because[/bold]"}  # fmt: skip
-    show_status(console, {"name": "tickets", "champion": 2, "challenger": None, "history": [entry]})
+    status = {"name": "tickets", "champion": 2, "challenger": None, "spent": SPENT, "history": [entry]}
+    show_status(console, status)
+    assert "A promoted prompt cost 90 s, 120 processor-seconds, about 0.0004 kWh (mean of 2, 1 more uncounted)" in text(
+        console
+    )
+    assert "A refused prompt" not in text(console)
     assert "tickets: champion 2, challenger none" in text(console)
     for cell in ("2026-01-02 03:04", "promoted 2", "passed", "ada: [bold]because[/bold]"):
         assert cell in text(console)
@@ -115,14 +124,18 @@ def test_a_promotion_that_somebody_else_forestalled_is_told(console: Console, re
 def test_a_fleet_is_a_line_per_recipe_with_ages(console: Console) -> None:
     now = datetime(2026, 3, 20, 12, tzinfo=UTC)
     reigning = {"name": "tickets", "champion": 2, "champion_since": "2026-03-08T11:00:00+00:00", "challenger": None,
-                "last_verdict": "refused", "last_registered": "2026-03-20T10:59:00+00:00", "trouble": None}  # fmt: skip
+                "last_verdict": "refused", "last_registered": "2026-03-20T10:59:00+00:00", "trouble": None,
+                "spent": SPENT}  # fmt: skip
     vacant = {"name": "mail", "champion": None, "champion_since": None, "challenger": 1, "last_verdict": "passed",
-              "last_registered": "2026-03-20T11:59:15+00:00", "trouble": "The ledger of 'mail' has a gap"}  # fmt: skip
+              "last_registered": "2026-03-20T11:59:15+00:00", "trouble": "The ledger of 'mail' has a gap",
+              "spent": {}}  # fmt: skip
     show_fleet(console, [vacant, reigning], now)
     shown = text(console)
     assert shown.startswith("2 recipes")
-    assert cells(shown, "mail") == ["mail", "none", "", "1", "passed", "45 s"]
-    assert cells(shown, "tickets") == ["tickets", "2", "12 days", "none", "refused", "1 hour"]
+    assert cells(shown, "mail") == ["mail", "none", "", "1", "passed", "45 s", "", ""]
+    assert cells(shown, "tickets") == [
+        "tickets", "2", "12 days", "none", "refused", "1 hour", "0.0004 kWh", ""
+    ]  # fmt: skip
     assert shown.endswith("The ledger of 'mail' has a gap\n")
 
 

@@ -29,7 +29,8 @@ def seen_of_test(store: Store, champion: Champion, test_tree: str, cache: Path) 
     trees = champion.record["data"]["split_trees"]
     told = {"version": champion.version, "of": rows_of(store, test_tree, cache)}
     try:
-        seen = seen_by(store, [trees[split] for split in LEARNT_FROM], cache)
+        before_it = (champion.record.get("start") or {}).get("seen")  # what a warm start has from earlier champions
+        seen = seen_by(store, [trees[split] for split in LEARNT_FROM], cache, before_it)
     except NotInStore as error:
         return {
             **told,

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pipelines.costs import total_of
 from pipelines.errors import LedgerError
 from pipelines.evaluation.pages import words
 from pipelines.evaluation.pages.render import render
 from pipelines.promotion import ledger
 from pipelines.promotion.fleet import AT_ONCE, standing
+from pipelines.promotion.spending import KINDS, Spent, spending
 from pipelines.runs import names, recorded
 from pipelines.store.store import Store
 
@@ -34,6 +36,7 @@ class Line:
     reason: str | None
     at: str | None  # of the last run; ISO 8601, UTC
     trouble: str | None = None  # why its ledger cannot be read
+    spent: dict[str, Spent] = field(default_factory=dict)  # what its prompts cost, by kind
 
     @property
     def wants(self) -> str | None:
@@ -68,6 +71,7 @@ def fleet_page(lines: Sequence[Line], now: datetime) -> str:
             *({"name": f"Last run {word}", "figure": verdicts[word], "ink": word} for word in words.VERDICTS),
         ],
         wanting=_wanting(lines),
+        costs=_costs(lines),
         now=now.isoformat(),
     )
 
@@ -94,6 +98,7 @@ def _line(store: Store, ledgers: Store, name: str) -> Line:
         accuracy=prompt.get("accuracy"),
         since=now.champion_since,
         challenger=now.challenger,
+        spent=spending(entries, {each["run_key"]: total_of(each.get("cost")) for each in records}.get),
     )
 
 
@@ -107,10 +112,28 @@ def _wanting(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return found
 
 
+def _costs(lines: Sequence[Line]) -> list[str]:
+    """What the prompts of all recipes cost, a sentence per kind of which any cost is known."""
+    found = []
+    for kind in KINDS:
+        whole = sum((line.spent[kind] for line in lines if kind in line.spent), Spent())
+        if whole.each:
+            found.append(f"{KINDS[kind]}: {whole.each} each, the mean of {whole.prompts:,}.")
+    return found
+
+
 def _row(each: Line, now: datetime) -> dict[str, Any]:
     why = each.trouble or (each.reason or words.NOTHING).removeprefix(f"{each.verdict}: ")
     return {
         "line": each,
         "why": why,
         "age": words.age(now - datetime.fromisoformat(each.since)) if each.since else None,
+        "promoted": _each(each, "promoted"),
+        "refused": _each(each, "refused"),
     }
+
+
+def _each(line: Line, kind: str) -> str:
+    """What a prompt of this kind cost on average: `12 min, 0.04 kWh`."""
+    cost = line.spent[kind].each if kind in line.spent else None
+    return f"{words.duration(cost.seconds)}, {cost.kwh:.2g} kWh" if cost else words.NOTHING

@@ -14,6 +14,7 @@ from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.report import METHODS, SWEPT, leaderboard_rows
+from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
 
 Record = Mapping[str, Any]
 
@@ -70,6 +71,7 @@ def run_page(
         contents=[(key, title) for key, title in CONTENTS.items() if shown[key]],
         confidence=_confidence(record),
         axis=figures.comparison_axis(scale) if scale else "",
+        origins=[words.sentence(line) for line in (start_line(record), *baseline_lines(record)) if line],
         power=[in_words(each) for each in low(record.get("power") or [])],
         methods=list(_methods(scores, trained)),
         reused=any(each.get("reused") for each in trained.values()),
@@ -83,6 +85,7 @@ def run_page(
         sides=_in_order(data.get("labels") or {}, SPLITS),
         reasons=_bars(data.get("reasons") or {}, "count"),
         spent=_spent(trained),
+        cost=cost_line(record),
         **_evidence(evidence),
         **{key: value for key, value in shown.items() if key not in ("quality", "errors")},
     )

@@ -20,6 +20,7 @@ from pipelines.store.local import LocalStore
 from promptmint.commands.deciding import status
 
 ROOT = Path(__file__).parents[3]
+COST = ("seconds", "processor_seconds", "gpu_seconds", "kwh")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -94,7 +95,9 @@ def test_a_thousand_recipes_are_listed_while_a_person_waits(tmp_path: Path, figu
     assert process.returncode == 0 and seconds < 2
     recipes = json.loads((tmp_path / "shown").read_bytes())["recipes"]
     assert [each["name"] for each in recipes] == [f"recipe-{number:04d}" for number in range(1000)]
+    nothing = {"prompts": 0, "unknown": 0, "total": dict.fromkeys(COST, 0.0)}
+    spent = {"promoted": {**nothing, "unknown": 1}, "refused": nothing, "other": {**nothing, "unknown": 2}}
     assert recipes[7] == {
-        "name": "recipe-0007", "champion": 1, "champion_since": NOON.isoformat(), "challenger": 3,
+        "spent": spent, "name": "recipe-0007", "champion": 1, "champion_since": NOON.isoformat(), "challenger": 3,
         "last_verdict": "passed", "last_registered": NOON.isoformat(), "trouble": None,
     }  # fmt: skip

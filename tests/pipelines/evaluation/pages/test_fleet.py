@@ -6,8 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from pipelines.costs import Cost
 from pipelines.evaluation.pages.fleet import NAMED, Line, fleet_page, survey
 from pipelines.promotion import ledger
+from pipelines.promotion.spending import Spent
 from pipelines.runs import finish
 from pipelines.store.local import LocalStore
 
@@ -16,12 +18,14 @@ Read = Callable[[str], Any]
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-def ran(store: LocalStore, name: str, key: str, verdict: str, day: int, version: int | None = None) -> None:
+def ran(
+    store: LocalStore, name: str, key: str, verdict: str, day: int, version: int | None = None, **more: Any
+) -> None:
     """A run that ended on a day of November, registered where it has a version."""
     at = datetime(2026, 11, day, 8, tzinfo=UTC)
     scores = {"prompt": {"accuracy": 0.8 + day / 1000} if version else None}
     record: dict[str, Any] = {"recipe": name, "run_key": key * 64, "verdict": verdict, "reason": f"{verdict}: <{day}>"}
-    finish(store, record | {"version": version, "scores": scores, "at": at.isoformat()})
+    finish(store, record | {"version": version, "scores": scores, "at": at.isoformat()} | more)
     if version:
         ledger.register(
             store, name, version, prompt_digest="b" * 64, verdict=verdict, run_key=key * 64, who="promptmint", why="-",
@@ -30,7 +34,8 @@ def ran(store: LocalStore, name: str, key: str, verdict: str, day: int, version:
 
 
 def test_a_survey_tells_champion_age_and_last_run(store: LocalStore, read: Read) -> None:
-    ran(store, "tickets", "a", "passed", 1, version=1)
+    cost = {"total": {"seconds": 60, "processor_seconds": 90, "gpu_seconds": 0, "kwh": 0.5}}
+    ran(store, "tickets", "a", "passed", 1, version=1, cost=cost)
     ledger.promote(store, "tickets", 1, who="ada", why="first", now=datetime(2026, 11, 2, tzinfo=UTC))
     ran(store, "tickets", "c", "passed", 10, version=2)
     ran(store, "tickets", "b", "refused", 20)
@@ -39,12 +44,13 @@ def test_a_survey_tells_champion_age_and_last_run(store: LocalStore, read: Read)
     assert tickets == Line(
         name="tickets", champion=1, accuracy=0.801, since="2026-11-02T00:00:00.000000+00:00", challenger=2, runs=3,
         verdict="refused", reason="refused: <20>", at="2026-11-20T08:00:00+00:00",
+        spent={"promoted": Spent(1, 0, Cost(60, 90, 0, 0.5)), "refused": Spent(), "other": Spent(unknown=1)},
     )  # fmt: skip
     assert tickets.wants == "the last run was refused" and letters.wants == "a challenger waits for a decision"
 
     page = read(fleet_page([letters, tickets], NOW))
-    assert "tickets version 1 , 2 waits 80.1 % 19 days refused 2026-11-20 08:00 <20>" in page.text
-    assert "letters none , 1 waits – – passed 2026-11-03 08:00 <3>" in page.text
+    assert "tickets version 1 , 2 waits 80.1 % 19 days refused 2026-11-20 08:00 60 s, 0.5 kWh – <20>" in page.text
+    assert "letters none , 1 waits – – passed 2026-11-03 08:00 – – <3>" in page.text
     assert "Recipes 2 With a champion 1 Last run passed 1 Last run inconclusive 0 Last run refused 1" in page.text
 
 
