@@ -77,7 +77,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         reasons = ["; ".join(rule.explain(frame.at[row, column]) for column, rule in faults[row]) for row in faults]
         bad = rows.frame.loc[list(faults)].assign(source_file=name, source_row=list(faults), reasons=reasons)
         quarantine.append(bad.astype(object))
-    return Checked(_canonical(accepted, data), _gathered(quarantine), dict(kinds.most_common()))
+    return Checked(_canonical(accepted, data), gathered(quarantine), dict(kinds.most_common()))
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
@@ -211,7 +211,7 @@ def _canonical(accepted: list[pd.DataFrame], data: Data) -> pd.DataFrame:
     return rows.assign(**named)[columns]
 
 
-def _gathered(quarantine: list[pd.DataFrame]) -> pd.DataFrame:
+def gathered(quarantine: list[pd.DataFrame]) -> pd.DataFrame:
     """The quarantines of all files in the order of files and rows, the data's own columns first."""
     rows = pd.concat([pd.DataFrame(columns=["raw", *TRACE], dtype=object), *quarantine], ignore_index=True)
     rows = rows.sort_values(["source_file", "source_row"], kind="stable", ignore_index=True)

@@ -19,6 +19,9 @@ class BasePin(Section):
     )
 
 
+OPTIONS: dict[str, Any] = {"min_rows_per_slice": None}  # of `[data.checks]`, and how each says that it is not asked for
+
+
 class Checks(Section):
     """`[data.checks]`: what a row must be (contract), and what the set must be (expectations)."""
 
@@ -28,6 +31,12 @@ class Checks(Section):
     min_rows: int = Field(100, ge=1)  # accepted rows in all splits
     min_rows_per_label: int = Field(5, ge=1)  # in the training split
     min_label_share: Fraction = 0.0  # of the accepted rows, for the rarest label
+    min_rows_per_slice: int | None = Field(None, ge=1)  # test rows of every value of data.slices
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What is not asked for is not in the digest: recipes keep theirs when a new option comes.
+        return {key: value for key, value in dump(self).items() if key not in OPTIONS or value != OPTIONS[key]}
 
 
 class Data(Section):

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from pipelines.data.snapshot import snapshot
-from pipelines.data.validate import STAGE, load_slices, load_split, rows_digest, validate, write_rows
+from pipelines.data.validate import STAGE, load_slices, load_split, rows_digest, validate
+from pipelines.data.writing import write_rows
 from pipelines.digests import canonical_json, digest_file
 from pipelines.errors import DataError, NotInStore
 from pipelines.recipe import Checks

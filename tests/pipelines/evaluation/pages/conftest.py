@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.evaluation.gates import judge
 from pipelines.evaluation.metrics import summary
 from pipelines.evaluation.scores import load_scores, save_scores
