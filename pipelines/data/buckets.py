@@ -1,4 +1,4 @@
-"""Rows sorted into buckets on disk, so that what belongs together comes together without being in memory all at once."""
+"""Rows sorted into buckets on disk: what belongs together comes together, without all rows being in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 GROUP_ROWS = 65_536
-GROUP_BYTES = 32 * 1024 * 1024
+GROUP_BYTES = 16 * 1024 * 1024
 
 
 class Buckets:

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipelines.data.buckets import GROUP_ROWS, Buckets
-from pipelines.data.contract import check_rows, gathered, slice_column
+from pipelines.data.contract import check_rows, slice_column
 from pipelines.data.reading import read_rows
 from pipelines.data.splits import SPLITS, TRACED, normal_texts, split_rows, text_columns
 from pipelines.data.writing import Spool, Writer, frame_of, table_of

@@ -1,4 +1,4 @@
-"""A source file as rows, a chunk at a time: what can be read as a table, and the rows that cannot, each with its reason.
+"""A source file as rows, chunk by chunk: what can be read as a table, and the rows that cannot, each with its reason.
 
 Values stay what the file says: the text `NA` is text, an integer label stays an integer, an empty CSV field is an empty
 string. CSV and TSV follow RFC 4180: a field that starts with a double quote ends with one. Whatever a file weighs, one
@@ -20,7 +20,7 @@ import pandas as pd
 from pipelines.errors import DataError, listed
 
 CHUNK_ROWS = 16_384
-CHUNK_CHARS = 16 * 1024 * 1024  # of CSV or JSON lines; of Parquet, bytes before they were compressed
+CHUNK_CHARS = 8 * 1024 * 1024  # of CSV or JSON lines; of Parquet, bytes before they were compressed
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_good_data_make_a_good_report(judge, store, tmp_path):
     assert min(report["splits"].values()) > 5
     assert {side: sum(counts.values()) for side, counts in report["labels"].items()} == report["splits"]
     assert report["reasons"] == {"label is not one of the 2 labels": 1}
-    assert report["expectations"] == {"passed": 6, "failed": []}
+    assert report["expectations"] == {"passed": 7, "failed": []}
     assert json.loads(canonical_json(report)) == report
 
     folder = load_tree(store, report["tree"], tmp_path / "cache")
@@ -83,7 +83,7 @@ def test_a_column_that_groups_nothing_is_no_slice(judge):
 def test_pairs_are_judged_and_kept_as_pairs(judge, store, tmp_path):
     rows = [{"q": f"text {number}", "p": f"pair {number % 3}", "label": "ab"[number % 2]} for number in range(120)]
     report = judge([*rows, {"q": "text", "p": "", "label": "a"}], text="q", pair="p")
-    assert report["ok"] and report["expectations"] == {"passed": 7, "failed": []}
+    assert report["ok"] and report["expectations"] == {"passed": 9, "failed": []}
     assert report["reasons"] == {"p is shorter than 1 characters": 1}
     kept = load_split(store, report["tree"], "test", tmp_path / "cache")
     assert kept.columns.to_list() == ["id", "text", "pair", "label"]
@@ -105,8 +105,8 @@ def test_the_report_has_data_docs_without_paths_of_this_machine(judge, store, tm
     assert not list((tmp_path / "scratch").iterdir()), "temporary folders were left behind"
     compact = json.loads((folder / "expectations.json").read_text())
     assert [(one["column"], one["success"], one["observed"]) for one in compact[:2]] == [
-        (None, True, 100),
-        ("label", True, {"unexpected": 0}),
+        ("rows", True, 100),
+        ("unknown_labels", True, {"unexpected": 0}),
     ]
 
 
@@ -137,10 +137,10 @@ def test_failed_expectations_are_a_refusal_in_sentences(judge):
     checks = Checks(min_rows=90, min_rows_per_label=10, min_label_share=0.1)
     report = judge(rows, labels=("a", "b", "c"), checks=checks)
     assert report["ok"] is False
-    assert report["expectations"]["passed"] == 3
-    assert [one["column"] for one in report["expectations"]["failed"]] == [None, "share", "train_rows"]
+    assert report["expectations"]["passed"] == 4
+    assert [one["column"] for one in report["expectations"]["failed"]] == ["rows", "share", "train_rows"]
     few, share, trained = report["problems"]
-    assert few == "Expected at least 90 accepted rows, found 84."
+    assert few == "Expected at least 90 accepted rows (rows), found 84."
     assert share.startswith("Expected every label on at least 10.0% of the accepted rows (share), found")
     assert '"label": "c"' in share
     assert '"share": 0.047619' in share
