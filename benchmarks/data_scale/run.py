@@ -3,7 +3,7 @@
     python benchmarks/data_scale/run.py --rows 10000000 [--keep]
     python benchmarks/data_scale/run.py --report                       what is kept here
 
-A Parquet file of that many rows is made up: short texts, three labels, three countries as a slice, 1 % copies of earlier
+A Parquet file of that many rows is made up: short texts, three labels, three countries as a slice, 1 % copies of other
 texts, 1 % rows that break the contract. A process of its own then takes it through the stages as a run does: snapshot;
 validate (contract, splits, leaks, copies, expectations); tokenize, each split. The tokenizer is a small one made on the
 spot, so that the figures are of the stages and not of a vocabulary.

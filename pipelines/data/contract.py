@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from pipelines.data.personal import KINDS, masked, personal_data
 from pipelines.data.reading import Rows
-from pipelines.data.splits import ALIASES, SPLITS
+from pipelines.data.splits import ALIASES, SPLITS, text_columns
+from pipelines.data.wording import check_languages, damaged, other_language
 from pipelines.errors import DataError, listed
 from pipelines.recipe import Checks, Data
 
@@ -30,11 +32,13 @@ class Checked:
         quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
             source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
         reasons: how many rows have each kind of fault, the most frequent first.
+        masked: how many personal data of each kind were masked, before the rules saw the texts.
     """
 
     accepted: pd.DataFrame
     quarantine: pd.DataFrame
     reasons: dict[str, int]
+    masked: dict[str, int]
 
     @property
     def read(self) -> int:
@@ -58,7 +62,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         DataError: a file lacks a column that the recipe names.
     """
     rules = _rules(data)
-    accepted, quarantine, kinds = [], [], Counter[str]()
+    accepted, quarantine, kinds, hidden = [], [], Counter[str](), Counter[str]()
     for name, rows in files.items():
         kinds.update(broken.kind for broken in rows.broken)
         trace = {
@@ -70,6 +74,8 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         if rows.frame.columns.empty:
             continue
         frame = _the_columns(rows.frame, name, data)
+        if data.checks.personal_data == "mask":
+            hidden.update(_mask(frame, data.checks.phone_region))
         faults = _faults(frame, rules)
         kinds.update(rule.kind for broken in faults.values() for _, rule in broken)
         good = frame[~frame.index.isin(faults)].assign(source_file=name)
@@ -77,7 +83,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         reasons = ["; ".join(rule.explain(frame.at[row, column]) for column, rule in faults[row]) for row in faults]
         bad = rows.frame.loc[list(faults)].assign(source_file=name, source_row=list(faults), reasons=reasons)
         quarantine.append(bad.astype(object))
-    return Checked(_canonical(accepted, data), gathered(quarantine), dict(kinds.most_common()))
+    return Checked(_canonical(accepted, data), gathered(quarantine), dict(kinds.most_common()), dict(hidden))
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
@@ -105,7 +111,7 @@ def _rules(data: Data) -> dict[str, list[Rule]]:
 def _text_rules(column: str, checks: Checks) -> list[Rule]:
     """What must hold for a text in a column."""
     low, high = checks.min_chars, checks.max_chars
-    return [
+    rules = [
         _not_null(column),
         Rule(f"{column} is not a string", _is_string, lambda v: f"{column} {_shown(v)} is not a string"),
         Rule(
@@ -119,6 +125,41 @@ def _text_rules(column: str, checks: Checks) -> list[Rule]:
             lambda v: f"{column} has {_chars(v)} characters, more than {high}",
         ),
     ]
+    if checks.encoding_damage == "quarantine":
+        mend = "mend it at the source, or name data.encoding"
+        rules.append(_asked(f"{column} has damaged characters", lambda v: not damaged(v), mend))
+    if checks.languages:
+        check_languages(checks.languages)
+        mend = f"remove it, or add its language to data.checks.languages ({listed(checks.languages)})"
+        expected = f"{column} is in a language that is not expected"
+        rules.append(_asked(expected, lambda v: other_language(v, checks.languages) is None, mend))
+    if checks.personal_data == "quarantine":
+        mend = "remove it at the source, or set data.checks.personal_data = 'mask'"
+        for kind, words in KINDS.items():
+            rules.append(_asked(f"{column} holds {words}", lambda v, kind=kind: not _holds(v, kind, checks), mend))
+    return rules
+
+
+def _asked(kind: str, holds: Callable[[str], bool], mend: str) -> Rule:
+    """A rule on what a string says. Its reason does not show the text: it may be what nobody should read."""
+    return Rule(kind, lambda v: not isinstance(v, str) or holds(v), lambda _: f"{kind}: {mend}")
+
+
+def _holds(text: str, kind: str, checks: Checks) -> bool:
+    return any(found == kind for *_, found in personal_data(text, checks.phone_region))
+
+
+def _mask(rows: pd.DataFrame, region: str | None) -> Counter[str]:
+    """Put masks for personal data into the texts of these rows, and count them."""
+    counts = Counter[str]()
+    for name in text_columns(rows):
+        texts = list(rows[name])
+        for place, text in enumerate(texts):
+            if isinstance(text, str):
+                texts[place], found = masked(text, region)
+                counts.update(found)
+        rows[name] = pd.Series(texts, rows.index, dtype=object)
+    return counts
 
 
 def _not_null(column: str) -> Rule:

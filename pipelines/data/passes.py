@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipelines.data.buckets import GROUP_ROWS, Buckets
 from pipelines.data.contract import check_rows, slice_column
+from pipelines.data.near import Signatures
 from pipelines.data.reading import read_rows
 from pipelines.data.splits import SPLITS, TRACED, normal_texts, split_rows, text_columns
 from pipelines.data.writing import Spool, Writer, frame_of, table_of
@@ -39,7 +41,10 @@ class Counts:
     """What is counted while the rows go by.
 
     Attributes:
+        near: training rows that resemble another one; they are kept.
+        near_leaks: of the leaks, those that resemble a protected text and do not repeat it.
         reasons: how many rows have each kind of fault.
+        masked: how many personal data of each kind were masked.
         named: the sides that the data name.
         labels: how many rows each `(split, label)` has.
         slices: `{column: {value: rows in the test split}}`, values that only other splits have included.
@@ -49,7 +54,10 @@ class Counts:
     accepted: int = 0
     leaks: int = 0
     duplicates: int = 0
+    near: int = 0
+    near_leaks: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
     named: set[str] = field(default_factory=set)
     labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     slices: dict[str, Counter[str]] = field(default_factory=dict)
@@ -79,6 +87,7 @@ def gather(files: Mapping[str, Path], data: Data, into: Buckets, quarantine: Spo
             counts.read += checked.read
             counts.accepted += len(checked.accepted)
             counts.reasons.update(checked.reasons)
+            counts.masked.update(checked.masked)
             counts.named |= set(checked.accepted["split"].dropna())
             quarantine.add(checked.quarantine)
             normal = normal_texts(checked.accepted).to_numpy(object)
@@ -98,10 +107,32 @@ def divide(accepted: Buckets, data: Data, counts: Counts, into: Buckets, leaks: 
             values, seen = split.rows[slice_column(name)], counts.slices.setdefault(name, Counter())
             seen.update(dict.fromkeys(values, 0))
             seen.update(values[split.rows["split"] == "test"])
-        side = split.rows["split"].map(SPLITS.index).to_numpy(np.int64)
-        places = side * BUCKETS + np.array([int(example[:2], 16) for example in split.rows["id"]], np.int64)
-        into.put(table_of(split.rows, into.schema), places)
+        into.put(table_of(split.rows, into.schema), _places(split.rows))
         leaks.put(table_of(split.leaks, leaks.schema), split.leaks["arrival"].to_numpy(np.int64) // GROUP_ROWS)
+
+
+def drop_near(divided: Buckets, data: Data, counts: Counts, folder: Path, into: Buckets, leaks: Buckets) -> None:
+    """Among the leaks what resembles a text of a more protected split by `data.checks.near_duplicates`, or more."""
+    similarity = data.checks.near_duplicates or 1.0
+    with Signatures(folder / "signatures") as signatures:
+        for group in divided.groups():
+            rows = frame_of(group)
+            signatures.put(list(normal_texts(rows)), rows["split"].map(SPLITS.index).to_numpy(np.int8))
+        found, counts.near = signatures.near(similarity)
+    start = 0
+    for group in divided.groups():
+        rows, near = frame_of(group), found[start : start + len(group)]
+        start += len(group)
+        kept, dropped = rows[near < 0], rows[near >= 0]
+        reasons = [f"the text is nearly one of the {SPLITS[side]} split" for side in near[near >= 0]]
+        into.put(table_of(kept, into.schema), _places(kept))
+        leaks.put(
+            table_of(dropped.assign(reasons=reasons), leaks.schema), dropped["arrival"].to_numpy(np.int64) // GROUP_ROWS
+        )
+        counts.near_leaks += len(dropped)
+        counts.leaks += len(dropped)
+        counts.labels.subtract(zip(dropped["split"], dropped["label"], strict=True))
+    counts.labels = +counts.labels
 
 
 def publish(divided: Buckets, data: Data, folder: Path, accepted: Path) -> tuple[dict[str, str], pd.DataFrame]:
@@ -134,6 +165,12 @@ def publish_leaks(leaks: Buckets, path: Path) -> None:
     with Writer(path, schema) as writer:
         for group in leaks.groups():
             writer.write(group.sort_by("arrival").select(schema.names))
+
+
+def _places(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """The buckets of examples: those of a split beside each other, in the order of the ids."""
+    side = rows["split"].map(SPLITS.index).to_numpy(np.int64)
+    return side * BUCKETS + np.array([int(example[:2], 16) for example in rows["id"]], np.int64)
 
 
 def digest_rows(digest: Any, rows: pd.DataFrame) -> None:

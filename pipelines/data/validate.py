@@ -27,6 +27,7 @@ from pipelines.data.passes import (
     digest_rows,
     divide,
     divided_schema,
+    drop_near,
     gather,
     leaks_schema,
     publish,
@@ -83,10 +84,12 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
             "quarantined": quarantine.rows,
             "leaks_dropped": counts.leaks,
             "duplicates": counts.duplicates,
+            **_near(counts, data),
         },
         "splits": {side: counts.split(side) for side in SPLITS},
         "labels": {side: {label: counts.labels[side, label] for label in data.labels} for side in SPLITS},
         "reasons": dict(counts.reasons.most_common()),
+        **({"masked": dict(sorted(counts.masked.items()))} if data.checks.personal_data == "mask" else {}),
         "expectations": {
             "passed": sum(result["success"] for result in results),
             "failed": [result for result in results if not result["success"]],
@@ -103,7 +106,12 @@ def _divided(
     with Buckets(folder / "accepted", accepted_schema(data), BUCKETS) as accepted:
         counts = gather(files, data, accepted, quarantine)
         with Buckets(folder / "leaks", leaks_schema(data), counts.accepted // GROUP_ROWS + 1) as leaks:
-            divide(accepted, data, counts, into, leaks)
+            if data.checks.near_duplicates is None:
+                divide(accepted, data, counts, into, leaks)
+            else:
+                with Buckets(folder / "resembling", into.schema, len(SPLITS) * BUCKETS) as every:
+                    divide(accepted, data, counts, every, leaks)
+                    drop_near(every, data, counts, folder, into, leaks)
             publish_leaks(leaks, leaked)
     return counts
 
@@ -195,6 +203,13 @@ def _expectation_problems(results: list[dict[str, Any]]) -> Iterable[str]:
             where = f" ({result['column']})" if result["column"] else ""
             observed = json.dumps(result["observed"], ensure_ascii=False)
             yield f"Expected {result['description']}{where}, found {observed}."
+
+
+def _near(counts: Counts, data: Data) -> dict[str, int]:
+    """What resembles another text, where that was asked for."""
+    if data.checks.near_duplicates is None:
+        return {}
+    return {"near_leaks_dropped": counts.near_leaks, "near_duplicates": counts.near}
 
 
 def _most_frequent(reasons: Counter[str]) -> str:

@@ -19,7 +19,9 @@ class BasePin(Section):
     )
 
 
-OPTIONS: dict[str, Any] = {"min_rows_per_slice": None}  # of `[data.checks]`, and how each says that it is not asked for
+OPTIONS = (  # of `[data.checks]`: what is not asked for is not in a recipe's digest
+    "min_rows_per_slice", "personal_data", "phone_region", "encoding_damage", "languages", "near_duplicates"
+)  # fmt: skip
 
 
 class Checks(Section):
@@ -32,11 +34,17 @@ class Checks(Section):
     min_rows_per_label: int = Field(5, ge=1)  # in the training split
     min_label_share: Fraction = 0.0  # of the accepted rows, for the rarest label
     min_rows_per_slice: int | None = Field(None, ge=1)  # test rows of every value of data.slices
+    personal_data: Literal["keep", "quarantine", "mask"] = "keep"  # e-mail, phone, payment card, bank account
+    phone_region: str | None = Field(None, pattern="^[A-Z]{2}$")  # whose numbers are known without their +
+    encoding_damage: Literal["keep", "quarantine"] = "keep"  # lost and wrongly decoded characters
+    languages: tuple[str, ...] = ()  # ISO 639-1; a text that is surely in another one is quarantined
+    near_duplicates: float | None = Field(None, ge=0.7, lt=1)  # of a more protected split, as similar as that: a leak
 
     @model_serializer(mode="wrap")
     def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is not asked for is not in the digest: recipes keep theirs when a new option comes.
-        return {key: value for key, value in dump(self).items() if key not in OPTIONS or value != OPTIONS[key]}
+        defaults = {key: type(self).model_fields[key].default for key in OPTIONS}
+        said = dump(self)
+        return {key: said[key] for key in said if key not in defaults or getattr(self, key) != defaults[key]}
 
 
 class Data(Section):
