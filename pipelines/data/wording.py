@@ -14,14 +14,15 @@ from pipelines.errors import DataError, listed
 
 LEAST_CHARS = 40  # a shorter text is not judged by its language
 SURE = 0.9  # how probable another language must be
+NO_LANGUAGE = "zxx"  # numbers, codes and the like
 
 
 def other_language(text: str, languages: Collection[str]) -> str | None:
-    """The language (ISO 639-1) that the text is surely in, where it is none of those expected; else None."""
+    """The language (ISO 639) that the text is surely in, where it is none of those expected; else None."""
     if len(text.strip()) < LEAST_CHARS:
         return None
     found, probability = _identifier().classify(text)
-    return str(found) if found not in languages and probability >= SURE else None
+    return str(found) if found not in (*languages, NO_LANGUAGE) and probability >= SURE else None
 
 
 def check_languages(languages: Collection[str]) -> None:

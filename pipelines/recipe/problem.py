@@ -37,7 +37,7 @@ class Checks(Section):
     personal_data: Literal["keep", "quarantine", "mask"] = "keep"  # e-mail, phone, payment card, bank account
     phone_region: str | None = Field(None, pattern="^[A-Z]{2}$")  # whose numbers are known without their +
     encoding_damage: Literal["keep", "quarantine"] = "keep"  # lost and wrongly decoded characters
-    languages: tuple[str, ...] = ()  # ISO 639-1; a text that is surely in another one is quarantined
+    languages: tuple[str, ...] = ()  # ISO 639; a text that is surely in another one is quarantined
     near_duplicates: float | None = Field(None, ge=0.7, lt=1)  # of a more protected split, as similar as that: a leak
 
     @model_serializer(mode="wrap")
