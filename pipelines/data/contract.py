@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -136,7 +137,7 @@ def _text_rules(column: str, checks: Checks) -> list[Rule]:
     if checks.personal_data == "quarantine":
         mend = "remove it at the source, or set data.checks.personal_data = 'mask'"
         for kind, words in KINDS.items():
-            rules.append(_asked(f"{column} holds {words}", lambda v, kind=kind: not _holds(v, kind, checks), mend))
+            rules.append(_asked(f"{column} holds {words}", partial(_lacks, kind, checks.phone_region), mend))
     return rules
 
 
@@ -145,8 +146,9 @@ def _asked(kind: str, holds: Callable[[str], bool], mend: str) -> Rule:
     return Rule(kind, lambda v: not isinstance(v, str) or holds(v), lambda _: f"{kind}: {mend}")
 
 
-def _holds(text: str, kind: str, checks: Checks) -> bool:
-    return any(found == kind for *_, found in personal_data(text, checks.phone_region))
+def _lacks(kind: str, region: str | None, text: str) -> bool:
+    """Whether a text has no personal data of this kind."""
+    return all(found != kind for *_, found in personal_data(text, region))
 
 
 def _mask(rows: pd.DataFrame, region: str | None) -> Counter[str]:

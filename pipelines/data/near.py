@@ -35,7 +35,8 @@ def signature(normal: str) -> Signature:
     shingles = np.unique(np.lib.stride_tricks.sliding_window_view(signs, SHINGLE) @ _POWERS)
     shingles ^= shingles >> np.uint64(29)
     hashed = _FACTORS[:, None] * shingles + _OFFSETS[:, None]  # modulo 2^64: multiply-shift hashing
-    return (hashed >> np.uint64(32)).min(axis=1).astype(np.uint32)
+    least: Signature = (hashed >> np.uint64(32)).min(axis=1).astype(np.uint32)
+    return least
 
 
 class Signatures:

@@ -169,8 +169,9 @@ def publish_leaks(leaks: Buckets, path: Path) -> None:
 
 def _places(rows: pd.DataFrame) -> NDArray[np.int64]:
     """The buckets of examples: those of a split beside each other, in the order of the ids."""
-    side = rows["split"].map(SPLITS.index).to_numpy(np.int64)
-    return side * BUCKETS + np.array([int(example[:2], 16) for example in rows["id"]], np.int64)
+    order = {side: place * BUCKETS for place, side in enumerate(SPLITS)}
+    places = [order[side] + int(example[:2], 16) for side, example in zip(rows["split"], rows["id"], strict=True)]
+    return np.array(places, np.int64)
 
 
 def digest_rows(digest: Any, rows: pd.DataFrame) -> None:
