@@ -40,6 +40,12 @@ class Checks(Section):
     languages: tuple[str, ...] = ()  # ISO 639; a text that is surely in another one is quarantined
     near_duplicates: float | None = Field(None, ge=0.7, lt=1)  # of a more protected split, as similar as that: a leak
 
+    @model_validator(mode="after")
+    def _region_is_used(self) -> Checks:
+        if self.phone_region is not None and self.personal_data == "keep":
+            raise ValueError("phone_region belongs to personal_data = 'mask' or 'quarantine'")
+        return self
+
     @model_serializer(mode="wrap")
     def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         defaults = {key: type(self).model_fields[key].default for key in OPTIONS}
@@ -69,6 +75,8 @@ class Data(Section):
                 raise ValueError(f"{key} must differ, got {list(names)!r}")
         if {self.text, self.pair} & set(self.slices):
             raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
+        if self.checks.min_rows_per_slice is not None and not self.slices:
+            raise ValueError("checks.min_rows_per_slice needs data.slices: the columns whose values are slices")
         if self.pair == self.text:
             raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
         return self

@@ -228,6 +228,13 @@ def test_every_value_of_a_slice_needs_test_rows(judge):
     assert judge(rows, slices=("land",), checks=Checks(min_rows_per_slice=1), cache="other")["ok"]
 
 
+def test_options_that_need_another_are_refused_without_it(make_data):
+    with pytest.raises(ValueError, match=r"min_rows_per_slice needs data\.slices"):
+        make_data(checks=Checks(min_rows_per_slice=3))
+    with pytest.raises(ValueError, match="phone_region belongs to personal_data"):
+        Checks(phone_region="DE")
+
+
 def test_what_is_not_asked_for_is_not_in_the_digest():
     assert sorted(Checks().model_dump()) == [
         "max_chars", "max_quarantined", "min_chars", "min_label_share", "min_rows", "min_rows_per_label"
