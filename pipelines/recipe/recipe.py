@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ..digests import digest_json
+from .drift import Drift
 from .gates import Gates
 from .methods import Baselines, Optimisation, Prompt
 from .problem import BasePin, Data, Head, Template
@@ -50,6 +51,7 @@ class Recipe(Section):
     gates: Gates = Gates()
     promotion: Promotion = Promotion()
     sweep: Sweep | None = None
+    drift: Drift | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -117,4 +119,5 @@ class Recipe(Section):
 
     @model_serializer(mode="wrap")
     def _what_is_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dump(self).items() if key != "sweep" or value is not None}
+        # Recipes that were written before there were sweeps and drift keep their digests.
+        return {key: value for key, value in dump(self).items() if key not in ("sweep", "drift") or value is not None}

@@ -35,7 +35,8 @@ from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, METHODS, JobFile, LatencyJob, ScoreJob, TrainJob
+from pipelines.training.frozen import states_of
+from pipelines.training.job import LAUNCHER, METHODS, EmbedJob, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
@@ -62,8 +63,10 @@ def main(job_path: Path, out: Path) -> None:
                 _train(job, base, jobs.base, out, jobs.compute)
             elif isinstance(job, LatencyJob):
                 _time(job, base, out)
-            elif _rank() == 0:
+            elif isinstance(job, ScoreJob) and _rank() == 0:
                 _score(job, base, jobs.base, out)
+            elif isinstance(job, EmbedJob) and _rank() == 0:
+                _embed(job, base, out)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
 
@@ -124,6 +127,13 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
         save_file({"logits": logits}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
     _tell(out, job.name, {"scored": len(logits)})
+
+
+def _embed(job: EmbedJob, base: Base, out: Path) -> None:
+    states = torch.cat([states_of(base, read_rows(folder, rows), job.batch_size) for folder, rows in job.parts])
+    with _published(out, job.name) as folder:
+        save_file({"states": states}, folder / "states.safetensors")
+    _tell(out, job.name, {"scored": len(states)})
 
 
 def _time(job: LatencyJob, base: Base, out: Path) -> None:
