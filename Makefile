@@ -15,7 +15,7 @@ setup: $(READY)  ## a virtual environment with everything, at the pinned version
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,checks,serve,dev]'
 	@touch $(READY)
 
 demo: $(READY)  ## the main job: tickets checked, a prompt tuned, judged, registered, used
@@ -44,6 +44,7 @@ bench: $(READY)  ## the benchmarks' tables, from the results kept with them
 	$(BIN)/python benchmarks/recipe_search/run.py report
 	$(BIN)/python benchmarks/promotion_race/run.py --report
 	$(BIN)/python benchmarks/quality/run.py --report
+	$(BIN)/python benchmarks/data_scale/run.py --report
 
 docs: $(READY)  ## hold the documentation to the code: links, commands, keys, defaults
 	$(BIN)/python -m pytest -q tests/test_docs.py

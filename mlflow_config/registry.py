@@ -69,11 +69,23 @@ def attach(recipe: str, version: int, name: str, content: bytes) -> str:
 
     Raises `TransientError` or `RegistryError`.
     """
-    with connected() as client, tempfile.TemporaryDirectory(prefix="promptmint-attach-") as scratch:
-        run = client.get_run(client.get_model_version(recipe, str(version)).run_id).info
+    with tempfile.TemporaryDirectory(prefix="promptmint-attach-") as scratch:
         path = Path(scratch) / name
         path.write_bytes(content)
-        client.log_artifact(run.run_id, str(path))
+        return attach_folder(recipe, version, Path(scratch), name)
+
+
+def attach_folder(recipe: str, version: int, folder: Path, name: str, inside: str | None = None) -> str:
+    """Where a person opens `name`, a file of `folder`, all of whose files are now kept with a version's run.
+
+    They are kept in the folder `inside` of the run's artifacts, or at their top.
+
+    Raises `TransientError` or `RegistryError`.
+    """
+    with connected() as client:
+        run = client.get_run(client.get_model_version(recipe, str(version)).run_id).info
+        client.log_artifacts(run.run_id, str(folder), inside)
+    name = name if inside is None else f"{inside}/{name}"
     server = tracking_uri().rstrip("/")
     if server.startswith(("http://", "https://")):
         return f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{name}"

@@ -16,10 +16,13 @@ from pipelines.bases.pin import base_record
 from pipelines.evaluation.pages.evidence import gather
 from pipelines.evaluation.pages.run import run_page
 from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
+from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
+from pipelines.store.trees import load_tree
 from tasks.retrying import RETRYING, telling_prefect
 
 PAGE = "report.html"
+DATA_DOCS = "data_docs"
 
 
 @task(task_run_name="publish", **RETRYING)
@@ -35,6 +38,7 @@ def publish(record: Mapping[str, Any]) -> None:
             create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
         if record["version"] is not None:
             _publish_page(record)
+            _publish_data_docs(record)
 
 
 @task(task_run_name="publish unchanged", **RETRYING)
@@ -60,6 +64,18 @@ def _publish_page(record: Mapping[str, Any]) -> None:
     link = registry.attach(record["recipe"], record["version"], PAGE, page.encode())
     text = f"{record['recipe']} version {record['version']}: {record['verdict']}"
     create_link_artifact(link, link_text=text, key=f"{record['recipe']}-page", description="The run on one page")
+
+
+def _publish_data_docs(record: Mapping[str, Any]) -> None:
+    """Keep what Great Expectations wrote of the data with the version's run in MLflow, and link it from here.
+
+    The suites judge counts, so no text of an example stands there.
+    """
+    folder = load_tree(the_store(), record["data"]["tree"], cache_folder()) / DATA_DOCS
+    link = registry.attach_folder(record["recipe"], record["version"], folder, "index.html", DATA_DOCS)
+    create_link_artifact(
+        link, "What was expected of the data", key=f"{record['recipe']}-data-docs", description="Data Docs"
+    )
 
 
 def _name_run(name: str) -> None:

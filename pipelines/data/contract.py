@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any
 
 import pandas as pd
 
+from pipelines.data.personal import KINDS, masked, personal_data
 from pipelines.data.reading import Rows
-from pipelines.data.splits import ALIASES, SPLITS
+from pipelines.data.splits import ALIASES, SPLITS, text_columns
+from pipelines.data.wording import check_languages, damaged, other_language
 from pipelines.errors import DataError, listed
 from pipelines.recipe import Checks, Data
 
@@ -30,11 +33,13 @@ class Checked:
         quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
             source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
         reasons: how many rows have each kind of fault, the most frequent first.
+        masked: how many personal data of each kind were masked, before the rules saw the texts.
     """
 
     accepted: pd.DataFrame
     quarantine: pd.DataFrame
     reasons: dict[str, int]
+    masked: dict[str, int]
 
     @property
     def read(self) -> int:
@@ -58,7 +63,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         DataError: a file lacks a column that the recipe names.
     """
     rules = _rules(data)
-    accepted, quarantine, kinds = [], [], Counter[str]()
+    accepted, quarantine, kinds, hidden = [], [], Counter[str](), Counter[str]()
     for name, rows in files.items():
         kinds.update(broken.kind for broken in rows.broken)
         trace = {
@@ -70,6 +75,8 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         if rows.frame.columns.empty:
             continue
         frame = _the_columns(rows.frame, name, data)
+        if data.checks.personal_data == "mask":
+            hidden.update(_mask(frame, data.checks.phone_region))
         faults = _faults(frame, rules)
         kinds.update(rule.kind for broken in faults.values() for _, rule in broken)
         good = frame[~frame.index.isin(faults)].assign(source_file=name)
@@ -77,7 +84,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
         reasons = ["; ".join(rule.explain(frame.at[row, column]) for column, rule in faults[row]) for row in faults]
         bad = rows.frame.loc[list(faults)].assign(source_file=name, source_row=list(faults), reasons=reasons)
         quarantine.append(bad.astype(object))
-    return Checked(_canonical(accepted, data), _gathered(quarantine), dict(kinds.most_common()))
+    return Checked(_canonical(accepted, data), gathered(quarantine), dict(kinds.most_common()), dict(hidden))
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
@@ -105,7 +112,7 @@ def _rules(data: Data) -> dict[str, list[Rule]]:
 def _text_rules(column: str, checks: Checks) -> list[Rule]:
     """What must hold for a text in a column."""
     low, high = checks.min_chars, checks.max_chars
-    return [
+    rules = [
         _not_null(column),
         Rule(f"{column} is not a string", _is_string, lambda v: f"{column} {_shown(v)} is not a string"),
         Rule(
@@ -119,6 +126,42 @@ def _text_rules(column: str, checks: Checks) -> list[Rule]:
             lambda v: f"{column} has {_chars(v)} characters, more than {high}",
         ),
     ]
+    if checks.encoding_damage == "quarantine":
+        mend = "mend it at the source, or name data.encoding"
+        rules.append(_asked(f"{column} has damaged characters", lambda v: not damaged(v), mend))
+    if checks.languages:
+        check_languages(checks.languages)
+        mend = f"remove it, or add its language to data.checks.languages ({listed(checks.languages)})"
+        expected = f"{column} is in a language that is not expected"
+        rules.append(_asked(expected, lambda v: other_language(v, checks.languages) is None, mend))
+    if checks.personal_data == "quarantine":
+        mend = "remove it at the source, or set data.checks.personal_data = 'mask'"
+        for kind, words in KINDS.items():
+            rules.append(_asked(f"{column} holds {words}", partial(_lacks, kind, checks.phone_region), mend))
+    return rules
+
+
+def _asked(kind: str, holds: Callable[[str], bool], mend: str) -> Rule:
+    """A rule on what a string says. Its reason does not show the text: it may be what nobody should read."""
+    return Rule(kind, lambda v: not isinstance(v, str) or holds(v), lambda _: f"{kind}: {mend}")
+
+
+def _lacks(kind: str, region: str | None, text: str) -> bool:
+    """Whether a text has no personal data of this kind."""
+    return all(found != kind for *_, found in personal_data(text, region))
+
+
+def _mask(rows: pd.DataFrame, region: str | None) -> Counter[str]:
+    """Put masks for personal data into the texts of these rows, and count them."""
+    counts = Counter[str]()
+    for name in text_columns(rows):
+        texts = list(rows[name])
+        for place, text in enumerate(texts):
+            if isinstance(text, str):
+                texts[place], found = masked(text, region)
+                counts.update(found)
+        rows[name] = pd.Series(texts, rows.index, dtype=object)
+    return counts
 
 
 def _not_null(column: str) -> Rule:
@@ -211,7 +254,7 @@ def _canonical(accepted: list[pd.DataFrame], data: Data) -> pd.DataFrame:
     return rows.assign(**named)[columns]
 
 
-def _gathered(quarantine: list[pd.DataFrame]) -> pd.DataFrame:
+def gathered(quarantine: list[pd.DataFrame]) -> pd.DataFrame:
     """The quarantines of all files in the order of files and rows, the data's own columns first."""
     rows = pd.concat([pd.DataFrame(columns=["raw", *TRACE], dtype=object), *quarantine], ignore_index=True)
     rows = rows.sort_values(["source_file", "source_row"], kind="stable", ignore_index=True)

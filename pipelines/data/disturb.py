@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data.splits import text_columns
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.digests import digest_json
 from pipelines.memo import Stage
 from pipelines.store.store import Store

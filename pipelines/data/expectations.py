@@ -1,6 +1,8 @@
 """What the accepted examples must be as a set: a Great Expectations suite, its verdict and its Data Docs.
 
-Two tables are judged: `examples`, one row each, and `labels`, one row per label with its share and its training rows.
+Judged are tables of counts, not the examples: `groups`, one row for some ten thousand examples with what was seen in
+them; `labels`, one row per label with its share and its training rows; and, where `min_rows_per_slice` is asked for,
+`slices`, one row per value with its test rows. So a set of any size is judged alike.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.data.splits import text_columns
+from pipelines.data.passes import Counts
+from pipelines.data.splits import SPLITS
 from pipelines.recipe import Data
 
 LIVE = "pandas"  # the name of the in-memory data source in the Data Docs
-CHARS = {"text": "chars", "pair": "pair_chars"}  # where the length of each text stands
 
 
-def check_set(rows: pd.DataFrame, data: Data, folder: Path) -> list[dict[str, Any]]:
-    """What was expected of the accepted rows (columns id, text, perhaps pair, label, split) and what was found.
+def check_set(groups: pd.DataFrame, counts: Counts, data: Data, folder: Path) -> list[dict[str, Any]]:
+    """What was expected of the accepted rows, as `publish` has described their groups, and what was found.
 
     Each is `{expectation, column, description, success, observed}`. The same list is written to
     `folder/expectations.json`, and the Data Docs as a static site into `folder/data_docs/`.
@@ -35,10 +37,13 @@ def check_set(rows: pd.DataFrame, data: Data, folder: Path) -> list[dict[str, An
     _one_site(context, folder / "data_docs")
     source = context.data_sources.add_pandas(LIVE)
     results: list[dict[str, Any]] = []
-    for name, table, key, expected in (
-        ("examples", _examples(rows), "id", _expected_of_examples(gx.expectations, data)),
-        ("labels", _labels(rows, data), "label", _expected_of_labels(gx.expectations, data)),
-    ):
+    suites = [
+        ("groups", groups, "group", _expected_of_groups(gx.expectations, data)),
+        ("labels", _labels(counts, data), "label", _expected_of_labels(gx.expectations, data)),
+    ]
+    if data.checks.min_rows_per_slice is not None:
+        suites.append(("slices", _slices(counts, data), "slice", _expected_of_slices(gx.expectations, data)))
+    for name, table, key, expected in suites:
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expected))
         check = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
@@ -74,40 +79,40 @@ def _one_site(context: Any, folder: Path) -> None:
     )
 
 
-def _examples(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per example: the lengths of its texts, without outer white space, instead of these."""
-    lengths = {CHARS[name]: rows[name].str.strip().str.len() for name in text_columns(rows)}
-    return rows.assign(**lengths)[["id", "label", "split", *lengths]]
-
-
-def _labels(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
+def _labels(counts: Counts, data: Data) -> pd.DataFrame:
     """One row per label of the recipe: its share of all rows and how many rows train it."""
     labels = list(data.labels)
-    share = rows["label"].value_counts(normalize=True).reindex(labels, fill_value=0.0)
-    train = rows.loc[rows["split"] == "train", "label"].value_counts().reindex(labels, fill_value=0)
-    return pd.DataFrame({"label": labels, "share": share.round(6).to_list(), "train_rows": train.to_list()})
+    rows = sum(counts.labels.values())
+    share = [round(sum(counts.labels[side, label] for side in SPLITS) / rows, 6) for label in labels]
+    return pd.DataFrame({"label": labels, "share": share, "train_rows": [counts.labels["train", x] for x in labels]})
 
 
-def _expected_of_examples(gxe: Any, data: Data) -> list[Any]:
+def _slices(counts: Counts, data: Data) -> pd.DataFrame:
+    """One row per value of each slice, and how many test rows have it."""
+    found = [(f"{name}={value}", count) for name in data.slices for value, count in sorted(counts.slices[name].items())]
+    return pd.DataFrame(found, columns=["slice", "test_rows"])
+
+
+def _expected_of_groups(gxe: Any, data: Data) -> list[Any]:
     checks = data.checks
     return [
-        gxe.ExpectTableRowCountToBeBetween(
-            min_value=checks.min_rows, description=f"at least {checks.min_rows} accepted rows"
+        gxe.ExpectColumnSumToBeBetween(
+            column="rows", min_value=checks.min_rows, description=f"at least {checks.min_rows} accepted rows"
         ),
-        gxe.ExpectColumnValuesToBeInSet(
-            column="label", value_set=list(data.labels), description=f"the {len(data.labels)} labels and no other"
+        gxe.ExpectColumnValuesToBeBetween(
+            column="unknown_labels", max_value=0, description=f"the {len(data.labels)} labels and no other"
         ),
         *(
             gxe.ExpectColumnValuesToBeBetween(
-                column=column,
+                column=f"{name}_{end}",
                 min_value=checks.min_chars,
                 max_value=checks.max_chars,
-                description=f"texts of {checks.min_chars} to {checks.max_chars} characters",
+                description=f"texts of {checks.min_chars} to {checks.max_chars} characters, the {end} of each group",
             )
-            for name, column in CHARS.items()
-            if name == "text" or data.pair is not None
+            for name in (("text",) if data.pair is None else ("text", "pair"))
+            for end in ("shortest", "longest")
         ),
-        gxe.ExpectColumnValuesToBeUnique(column="id", description="no id twice"),
+        gxe.ExpectColumnValuesToBeBetween(column="repeated_ids", max_value=0, description="no id twice"),
     ]
 
 
@@ -124,6 +129,15 @@ def _expected_of_labels(gxe: Any, data: Data) -> list[Any]:
             min_value=checks.min_rows_per_label,
             description=f"at least {checks.min_rows_per_label} training rows for every label",
         ),
+    ]
+
+
+def _expected_of_slices(gxe: Any, data: Data) -> list[Any]:
+    least = data.checks.min_rows_per_slice
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="test_rows", min_value=least, description=f"at least {least} test rows for every value of a slice"
+        )
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ ALIASES = {
     "val": "validation",
     "valid": "validation",
 }  # what a split column may say, besides SPLITS
+
+TRACED = ("source_file", "source_row", "arrival")  # where a row came from, and when among all that were accepted
 
 Salt = Literal["split", "validation"]
 
@@ -70,13 +73,15 @@ class Split:
     duplicates: int
 
 
-def split_rows(accepted: pd.DataFrame, data: Data) -> Split:
+def split_rows(accepted: pd.DataFrame, data: Data, named: Collection[str] | None = None) -> Split:
     """The accepted rows (columns text, perhaps pair, label, split, and any others), each on one side.
 
     A side that the data name is honoured. Without test rows the test split is carved from the training rows, without
     validation rows so is the validation split. A training or validation row that repeats a test text is dropped, and so
-    is a training row that repeats a validation text.
+    is a training row that repeats a validation text. Where `accepted` is a part of the data, with every copy of its
+    texts, `named` are the sides that all of the data name.
     """
+    named = set(accepted["split"].dropna()) if named is None else named
     normal = normal_texts(accepted)
     side = accepted["split"].where(accepted["split"].notna(), "train").astype(object)
     carved: list[tuple[str, Salt, float]] = [
@@ -84,15 +89,16 @@ def split_rows(accepted: pd.DataFrame, data: Data) -> Split:
         ("validation", "validation", data.validation_fraction),
     ]
     for target, salt, fraction in carved:
-        if not (side == target).any():
+        if target not in named:
             taken = (side == "train") & (normal.map(lambda text, salt=salt: position(text, salt)) < fraction)
             side = side.where(~taken, target)
     leaked_from = _leaked_from(normal, side)
     leaks = accepted.assign(split=side)[leaked_from.notna()]
     leaks = leaks.assign(reasons=[f"the text also occurs in the {split} split" for split in leaked_from.dropna()])
     texts, slices = text_columns(accepted), [name for name in accepted.columns if name.startswith("slice:")]
-    kept = accepted[[*texts, "label", *slices]].assign(split=side, normal=normal)[leaked_from.isna()]
-    return Split(_identified(kept, slices), leaks, int(kept.duplicated(["split", *texts]).sum()))
+    traced = list(TRACED) if "arrival" in accepted.columns else []
+    kept = accepted[[*texts, "label", *slices, *traced]].assign(split=side, normal=normal)[leaked_from.isna()]
+    return Split(_identified(kept, slices, traced), leaks, int(kept.duplicated(["split", *texts]).sum()))
 
 
 def _leaked_from(normal: pd.Series, side: pd.Series) -> pd.Series:
@@ -105,11 +111,11 @@ def _leaked_from(normal: pd.Series, side: pd.Series) -> pd.Series:
     return leaked
 
 
-def _identified(kept: pd.DataFrame, slices: list[str]) -> pd.DataFrame:
+def _identified(kept: pd.DataFrame, slices: list[str], traced: list[str]) -> pd.DataFrame:
     """The rows with their ids, in an order that is the same in whatever order they arrived."""
     texts = text_columns(kept)
     kept = kept.sort_values(["normal", "label", *texts, *slices], kind="stable")
     occurrence = kept.groupby(["normal", "label"], sort=False).cumcount()
     ids = [example_id(*row) for row in zip(kept["normal"], kept["label"], occurrence, strict=True)]
     kept = kept.assign(id=ids, order=kept["split"].map(SPLITS.index)).sort_values(["order", "id"])
-    return kept[["id", *texts, "label", "split", *slices]].reset_index(drop=True)
+    return kept[["id", *texts, "label", "split", *slices, *traced]].reset_index(drop=True)

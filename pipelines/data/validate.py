@@ -9,24 +9,40 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipelines.data.contract import Checked, as_label, check_rows, slice_column
+from pipelines.data.buckets import GROUP_ROWS, Buckets
+from pipelines.data.contract import gathered, slice_column
 from pipelines.data.expectations import check_set
-from pipelines.data.reading import read_rows
-from pipelines.data.splits import SPLITS, Split, split_rows, text_columns
-from pipelines.digests import canonical_json, folder_files
+from pipelines.data.passes import (
+    BUCKETS,
+    Counts,
+    accepted_schema,
+    digest_rows,
+    divide,
+    divided_schema,
+    drop_near,
+    gather,
+    leaks_schema,
+    publish,
+    publish_leaks,
+)
+from pipelines.data.splits import SPLITS
+from pipelines.data.writing import Spool
+from pipelines.digests import folder_files
 from pipelines.errors import DataError, listed
 from pipelines.memo import Stage
 from pipelines.recipe import Data
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
 
-STAGE = Stage("validate", 1)
+STAGE = Stage("validate", 2)
 MOST_VALUES = 100  # of a column whose values are slices
 REPORTED = 5  # how many kinds of fault a sentence names
 
@@ -43,34 +59,37 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
         NotInStore: the snapshot is not in the store.
     """
     source = load_tree(store, snapshot_digest, cache)
-    names = {path.relative_to(source).as_posix(): path for path in folder_files(source)}
-    checked = check_rows({name: read_rows(path, name, data.encoding) for name, path in names.items()}, data)
-    split = split_rows(checked.accepted, data)
-    _learnable(checked, split, data)
-    _sliceable(split, data)
+    files = {path.relative_to(source).as_posix(): path for path in folder_files(source)}
     with tempfile.TemporaryDirectory(prefix="promptmint-validate-") as name:
         folder = Path(name)
-        results = check_set(split.rows, data, folder)
-        write_rows(split.rows, folder / "accepted.parquet")
-        write_rows(checked.quarantine, folder / "quarantine.parquet")
-        write_rows(split.leaks, folder / "leaks.parquet")
-        tree = save_tree(store, folder)
-    problems = [*_quarantine_problems(checked, data), *_expectation_problems(results)]
-    sides = {side: split.rows[split.rows["split"] == side] for side in SPLITS}
+        (report := folder / "report").mkdir()
+        quarantine = Spool(folder, gathered)
+        with Buckets(folder / "divided", divided_schema(data), len(SPLITS) * BUCKETS) as divided:
+            counts = _divided(files, data, folder, divided, quarantine, report / "leaks.parquet")
+            _learnable(counts, quarantine.rows, data)
+            _sliceable(counts, data)
+            digests, groups = publish(divided, data, folder, report / "accepted.parquet")
+        results = check_set(groups, counts, data, report)
+        quarantine.write(report / "quarantine.parquet")
+        tree = save_tree(store, report)
+        split_trees = {side: save_tree(store, folder / side) for side in SPLITS}
+    problems = [*_quarantine_problems(counts, quarantine.rows, data), *_expectation_problems(results)]
     return {
         "tree": tree,
-        "split_trees": {side: _save_split(store, rows) for side, rows in sides.items()},
-        "split_digests": {side: rows_digest(rows) for side, rows in sides.items()},
+        "split_trees": split_trees,
+        "split_digests": digests,
         "rows": {
-            "read": checked.read,
-            "accepted": len(split.rows),
-            "quarantined": len(checked.quarantine),
-            "leaks_dropped": len(split.leaks),
-            "duplicates": split.duplicates,
+            "read": counts.read,
+            "accepted": sum(counts.labels.values()),
+            "quarantined": quarantine.rows,
+            "leaks_dropped": counts.leaks,
+            "duplicates": counts.duplicates,
+            **_near(counts, data),
         },
-        "splits": {side: len(rows) for side, rows in sides.items()},
-        "labels": {side: _label_counts(rows, data) for side, rows in sides.items()},
-        "reasons": checked.reasons,
+        "splits": {side: counts.split(side) for side in SPLITS},
+        "labels": {side: {label: counts.labels[side, label] for label in data.labels} for side in SPLITS},
+        "reasons": dict(counts.reasons.most_common()),
+        **({"masked": dict(sorted(counts.masked.items()))} if data.checks.personal_data == "mask" else {}),
         "expectations": {
             "passed": sum(result["success"] for result in results),
             "failed": [result for result in results if not result["success"]],
@@ -78,6 +97,23 @@ def validate(store: Store, snapshot_digest: str, data: Data, cache: Path) -> dic
         "ok": not problems,
         "problems": problems,
     }
+
+
+def _divided(
+    files: Mapping[str, Path], data: Data, folder: Path, into: Buckets, quarantine: Spool, leaked: Path
+) -> Counts:
+    """The first two passes: every row of the files is in quarantine, among the leaks, or in a bucket of its split."""
+    with Buckets(folder / "accepted", accepted_schema(data), BUCKETS) as accepted:
+        counts = gather(files, data, accepted, quarantine)
+        with Buckets(folder / "leaks", leaks_schema(data), counts.accepted // GROUP_ROWS + 1) as leaks:
+            if data.checks.near_duplicates is None:
+                divide(accepted, data, counts, into, leaks)
+            else:
+                with Buckets(folder / "resembling", into.schema, len(SPLITS) * BUCKETS) as every:
+                    divide(accepted, data, counts, every, leaks)
+                    drop_near(every, data, counts, folder, into, leaks)
+            publish_leaks(leaks, leaked)
+    return counts
 
 
 def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.DataFrame:
@@ -89,85 +125,56 @@ def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.Da
     """
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}: the splits are {listed(SPLITS)}.")
-    rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
-    return rows.loc[rows["split"] == split, _columns(rows)].reset_index(drop=True)
+    file = pq.ParquetFile(load_tree(store, report_tree, cache) / "accepted.parquet")
+    columns = [name for name in ("id", "text", "pair", "label") if name in file.schema_arrow.names]
+    return _of_split(file, split, columns)
 
 
 def load_slices(store: Store, report_tree: str, data: Data, cache: Path) -> dict[str, dict[str, str]]:
     """`{column: {id: value}}` of the test examples, for every column of `data.slices`. Raises `NotInStore`."""
     if not data.slices:
         return {}
-    rows = pd.read_parquet(load_tree(store, report_tree, cache) / "accepted.parquet")
-    test = rows[rows["split"] == "test"]
+    file = pq.ParquetFile(load_tree(store, report_tree, cache) / "accepted.parquet")
+    test = _of_split(file, "test", ["id", *map(slice_column, data.slices)])
     return {name: dict(zip(test["id"], test[slice_column(name)], strict=True)) for name in data.slices}
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
-    """The SHA-256 of examples: one line of canonical JSON for each, in their order.
-
-    A line is `[id, text, label]`, or `[id, text, pair, label]`.
-    """
+    """The SHA-256 of examples: one line of canonical JSON for each, in their order; see `digest_rows`."""
     digest = hashlib.sha256()
-    for row in zip(*(rows[name] for name in _columns(rows)), strict=True):
-        digest.update(canonical_json(row) + b"\n")
+    digest_rows(digest, rows)
     return digest.hexdigest()
 
 
-def _columns(rows: pd.DataFrame) -> list[str]:
-    """What an example is made of."""
-    return ["id", *text_columns(rows), "label"]
+def _of_split(file: pq.ParquetFile, split: str, columns: list[str]) -> pd.DataFrame:
+    """These columns of one split's rows, read batch by batch."""
+    found = [
+        batch.filter(pc.equal(batch["split"], split)).select(columns).to_pandas()
+        for batch in file.iter_batches(columns=[*columns, "split"], use_threads=False)
+    ]
+    return pd.concat(found, ignore_index=True)
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet whose bytes are equal for equal rows: no pandas metadata, no index.
-
-    A column of one type keeps it; a column of many (what a quarantine is full of) is written as text, each value that
-    is not a string as JSON.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {str(column): _arrow(list(rows[column])) for column in rows.columns}
-    pq.write_table(pa.table(columns), path, compression="zstd")
-
-
-def _arrow(values: list[Any]) -> Any:
-    """One column for Parquet, with nulls where pandas has NaN."""
-    import pyarrow as pa
-
-    values = [None if isinstance(value, float) and value != value else value for value in values]
-    if all(value is None for value in values):
-        return pa.array(values, pa.string())
-    try:
-        column = pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array(
-            [value if isinstance(value, str | None) else json.dumps(value, default=str) for value in values],
-            pa.string(),
-        )
-    return column if column.type != pa.struct([]) else pa.array([json.dumps(value) for value in values], pa.string())
-
-
-def _learnable(checked: Checked, split: Split, data: Data) -> None:
+def _learnable(counts: Counts, quarantined: int, data: Data) -> None:
     """Raises `DataError` where there is nothing to learn from, or nothing to judge it by."""
-    faults = f" {len(checked.quarantine)} rows were quarantined: {_most_frequent(checked)}." if checked.reasons else ""
-    faults += _strange_labels(checked, data)
-    if checked.read == 0:
+    faults = f" {quarantined} rows were quarantined: {_most_frequent(counts.reasons)}." if counts.reasons else ""
+    faults += _strange_labels(counts, data)
+    if counts.read == 0:
         raise DataError(
             f"The data hold no rows (data.path = {data.path!r}). A file needs at least one row below its header."
         )
-    if checked.accepted.empty:
+    if counts.accepted == 0:
         raise DataError(
             f"No row of {data.path!r} keeps the contract, so there is nothing to learn from.{faults} Mend the data, or "
             "what [data] says of them."
         )
-    counts = {side: int((split.rows["split"] == side).sum()) for side in SPLITS}
-    if empty := [side for side, count in counts.items() if count == 0]:
+    sizes = {side: counts.split(side) for side in SPLITS}
+    if empty := [side for side, size in sizes.items() if size == 0]:
         raise DataError(
-            f"No rows are left for {listed(empty)} (per split: {counts}; {len(split.leaks)} dropped as leaks).{faults} "
+            f"No rows are left for {listed(empty)} (per split: {sizes}; {counts.leaks} dropped as leaks).{faults} "
             "Bring more rows, or change data.validation_fraction and data.test_fraction."
         )
-    trained = set(split.rows.loc[split.rows["split"] == "train", "label"])
+    trained = {label for side, label in counts.labels if side == "train"}
     if len(trained) < 2:
         raise DataError(
             f"The training split has rows of one label alone, {listed(trained)}; learning needs two of "
@@ -175,24 +182,24 @@ def _learnable(checked: Checked, split: Split, data: Data) -> None:
         )
 
 
-def _sliceable(split: Split, data: Data) -> None:
+def _sliceable(counts: Counts, data: Data) -> None:
     """Raises `DataError` where a column has so many values that no slice of it could be judged."""
     for name in data.slices:
-        if (values := split.rows[slice_column(name)].nunique()) > MOST_VALUES:
+        if (values := len(counts.slices[name])) > MOST_VALUES:
             raise DataError(
                 f"The column {name!r} of data.slices has {values:,} different values, and at most {MOST_VALUES} can be "
                 "told apart. Name a column that groups the examples."
             )
 
 
-def _quarantine_problems(checked: Checked, data: Data) -> Iterable[str]:
+def _quarantine_problems(counts: Counts, quarantined: int, data: Data) -> Iterable[str]:
     """The sentence on too many quarantined rows, where there are too many."""
-    share = len(checked.quarantine) / checked.read
+    share = quarantined / counts.read
     if share > data.checks.max_quarantined:
         yield (
-            f"{len(checked.quarantine)} of {checked.read} rows ({share:.1%}) were quarantined, more than the "
-            f"{data.checks.max_quarantined:.1%} of data.checks.max_quarantined: {_most_frequent(checked)}."
-            f"{_strange_labels(checked, data)}"
+            f"{quarantined} of {counts.read} rows ({share:.1%}) were quarantined, more than the "
+            f"{data.checks.max_quarantined:.1%} of data.checks.max_quarantined: {_most_frequent(counts.reasons)}."
+            f"{_strange_labels(counts, data)}"
         )
 
 
@@ -205,17 +212,23 @@ def _expectation_problems(results: list[dict[str, Any]]) -> Iterable[str]:
             yield f"Expected {result['description']}{where}, found {observed}."
 
 
-def _most_frequent(checked: Checked) -> str:
+def _near(counts: Counts, data: Data) -> dict[str, int]:
+    """What resembles another text, where that was asked for."""
+    if data.checks.near_duplicates is None:
+        return {}
+    return {"near_leaks_dropped": counts.near_leaks, "near_duplicates": counts.near}
+
+
+def _most_frequent(reasons: Counter[str]) -> str:
     """The most frequent kinds of fault with their counts, for a sentence."""
-    named = list(checked.reasons.items())[:REPORTED]
-    more = f", and {len(checked.reasons) - REPORTED} other kinds" if len(checked.reasons) > REPORTED else ""
+    named = reasons.most_common(REPORTED)
+    more = f", and {len(reasons) - REPORTED} other kinds" if len(reasons) > REPORTED else ""
     return ", ".join(f"{kind} ({count})" for kind, count in named) + more
 
 
-def _strange_labels(checked: Checked, data: Data) -> str:
+def _strange_labels(counts: Counts, data: Data) -> str:
     """A sentence on labels that were renamed, misspelt or are new; nothing where the data have none."""
-    found = map(as_label, checked.quarantine.get(data.label, ()))
-    strange = Counter(label for label in found if label is not None and label not in data.labels).most_common()
+    strange = counts.strange.most_common()
     if not strange:
         return ""
     named = ", ".join(f"{label!r} ({count})" for label, count in strange[:REPORTED])
@@ -224,16 +237,3 @@ def _strange_labels(checked: Checked, data: Data) -> str:
         f" Labels in the data that the recipe does not know: {named}{more}; it knows {listed(data.labels)}. Name them "
         "so in the data, or change data.labels."
     )
-
-
-def _save_split(store: Store, rows: pd.DataFrame) -> str:
-    """The tree of a folder with one file, examples.parquet (columns id, text, perhaps pair, label)."""
-    with tempfile.TemporaryDirectory(prefix="promptmint-split-") as name:
-        write_rows(rows[_columns(rows)], Path(name) / "examples.parquet")
-        return save_tree(store, Path(name))
-
-
-def _label_counts(rows: pd.DataFrame, data: Data) -> dict[str, int]:
-    """How many rows each label of the recipe has, in the recipe's order."""
-    counts = rows["label"].value_counts()
-    return {label: int(counts.get(label, 0)) for label in data.labels}

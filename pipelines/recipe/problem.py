@@ -19,6 +19,11 @@ class BasePin(Section):
     )
 
 
+OPTIONS = (  # of `[data.checks]`: what is not asked for is not in a recipe's digest
+    "min_rows_per_slice", "personal_data", "phone_region", "encoding_damage", "languages", "near_duplicates"
+)  # fmt: skip
+
+
 class Checks(Section):
     """`[data.checks]`: what a row must be (contract), and what the set must be (expectations)."""
 
@@ -28,6 +33,24 @@ class Checks(Section):
     min_rows: int = Field(100, ge=1)  # accepted rows in all splits
     min_rows_per_label: int = Field(5, ge=1)  # in the training split
     min_label_share: Fraction = 0.0  # of the accepted rows, for the rarest label
+    min_rows_per_slice: int | None = Field(None, ge=1)  # test rows of every value of data.slices
+    personal_data: Literal["keep", "quarantine", "mask"] = "keep"  # e-mail, phone, payment card, bank account
+    phone_region: str | None = Field(None, pattern="^[A-Z]{2}$")  # whose numbers are known without their +
+    encoding_damage: Literal["keep", "quarantine"] = "keep"  # lost and wrongly decoded characters
+    languages: tuple[str, ...] = ()  # ISO 639; a text that is surely in another one is quarantined
+    near_duplicates: float | None = Field(None, ge=0.7, lt=1)  # of a more protected split, as similar as that: a leak
+
+    @model_validator(mode="after")
+    def _region_is_used(self) -> Checks:
+        if self.phone_region is not None and self.personal_data == "keep":
+            raise ValueError("phone_region belongs to personal_data = 'mask' or 'quarantine'")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {key: type(self).model_fields[key].default for key in OPTIONS}
+        said = dump(self)
+        return {key: said[key] for key in said if key not in defaults or getattr(self, key) != defaults[key]}
 
 
 class Data(Section):
@@ -52,6 +75,8 @@ class Data(Section):
                 raise ValueError(f"{key} must differ, got {list(names)!r}")
         if {self.text, self.pair} & set(self.slices):
             raise ValueError(f"slices must be columns of few values, not the text's, got {list(self.slices)!r}")
+        if self.checks.min_rows_per_slice is not None and not self.slices:
+            raise ValueError("checks.min_rows_per_slice needs data.slices: the columns whose values are slices")
         if self.pair == self.text:
             raise ValueError(f"pair and text name the columns of two texts; both are {self.text!r}")
         return self

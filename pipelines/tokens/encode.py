@@ -1,13 +1,14 @@
-"""Examples as token shards in the store: encoded once, before any worker starts, and memory-mapped in each of them."""
+"""Examples as token shards in the store: encoded once, before any worker starts, and memory-mapped in each of them.
+
+However many examples there are, a thousand of them are in memory.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipelines.digests import digest_json
 from pipelines.errors import BaseModelError, DataError, listed
@@ -15,6 +16,7 @@ from pipelines.memo import Stage
 from pipelines.recipe import Template
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
+from pipelines.tokens.shards import BATCH_ROWS, Shards
 from pipelines.tokens.template import encode
 
 STAGE = Stage("tokenize", 1)
@@ -41,45 +43,26 @@ def tokenize(
         RecipeError: the template leaves no room for a text.
         NotInStore: the split is not in the store.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
     tokenizer = load_tokenizer(base_folder)
     columns = ["id", "text", *(["pair"] if template.of_pairs else []), "label"]
-    examples = _examples(load_tree(store, split_tree, cache) / "examples.parquet", columns, labels)
-    place = {label: index for index, label in enumerate(labels)}
-
-    def encoded(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
-        rows = encode(tokenizer, template, batch["text"], batch["pair"] if template.of_pairs else None)
-        return {
-            "id": batch["id"],
-            "input_ids": [row.input_ids for row in rows],
-            "label": [place[label] for label in batch["label"]],
-            "length": [len(row.input_ids) for row in rows],
-            "truncated": [row.truncated for row in rows],
-        }
-
     fingerprint = digest_json([STAGE.name, STAGE.version, split_tree, base_digest, template.model_dump(), list(labels)])
-    types = {"id": "string", "label": "int32", "length": "int32", "truncated": "bool"}
-    features = {name: datasets.Value(type_) for name, type_ in types.items()}
-    rows = datasets.Dataset(datasets.table.InMemoryTable(examples)).map(
-        encoded,
-        batched=True,
-        keep_in_memory=True,  # no file in a cache of its own
-        remove_columns=examples.column_names,
-        features=datasets.Features(features, input_ids=datasets.List(datasets.Value("int32"))),
-        new_fingerprint=fingerprint,
-    )
-    lengths, truncated = np.array(rows["length"]), sum(rows["truncated"])
-    with tempfile.TemporaryDirectory(prefix="promptmint-tokens-") as folder:
-        rows.remove_columns("truncated", new_fingerprint=fingerprint).save_to_disk(folder)
-        tree = save_tree(store, Path(folder))
+    rows = truncated = tokens = longest = 0
+    with tempfile.TemporaryDirectory(prefix="promptmint-tokens-") as name:
+        with Shards(Path(name), fingerprint) as shards:
+            for batch in _examples(load_tree(store, split_tree, cache) / "examples.parquet", columns, labels):
+                encoded = encode(tokenizer, template, batch["text"], batch.get("pair"))
+                lengths = [len(row.input_ids) for row in encoded]
+                places = [labels.index(label) for label in batch["label"]]
+                shards.write(batch["id"], places, lengths, [row.input_ids for row in encoded])
+                rows, tokens, longest = rows + len(lengths), tokens + sum(lengths), max(longest, *lengths)
+                truncated += sum(row.truncated for row in encoded)
+        tree = save_tree(store, Path(name))
     return {
         "tree": tree,
-        "rows": len(lengths),
+        "rows": rows,
         "truncated": truncated,
-        "mean_tokens": float(lengths.mean()),
-        "max_tokens": int(lengths.max()),
+        "mean_tokens": tokens / rows,
+        "max_tokens": longest,
     }
 
 
@@ -100,21 +83,23 @@ def load_tokenizer(base_folder: Path) -> Any:
         ) from error
 
 
-def _examples(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Any:
-    """The table of a split's examples, of these columns.
+def _examples(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Iterator[dict[str, list[str]]]:
+    """A split's examples, `BATCH_ROWS` at a time: `{column: values}`.
 
     Raises:
         DataError: there are none, or one has a label that the recipe does not know.
     """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, columns=list(columns))
-    if len(table) == 0:
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1024 * 1024)
+    if file.metadata.num_rows == 0:
         raise DataError(
             f"There are no examples in {path.name!r}: a split needs at least one row before it is tokenized."
         )
-    if strange := set(table["label"].unique().to_pylist()) - set(labels):
-        raise DataError(
-            f"Examples have labels {listed(strange)}, which are not among {listed(labels)}. Validate them anew."
-        )
-    return table
+    for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+        rows = batch.to_pydict()
+        if strange := set(rows["label"]) - set(labels):
+            raise DataError(
+                f"Examples have labels {listed(strange)}, which are not among {listed(labels)}. Validate them anew."
+            )
+        yield rows

@@ -121,6 +121,7 @@ class TestFirstRun:
 
     def test_its_page_is_kept_in_mlflow_without_texts_and_linked_in_prefect(self, shop: Any, first: Any) -> None:
         (page,) = (shop.home / "mlartifacts").rglob("report.html")
+        assert (page.parent / "data_docs" / "index.html").is_file()
         source = page.read_text()
         assert f"{first.json['scores']['prompt']['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in source
         assert "By label" in source and first.json["base_digest"] in source

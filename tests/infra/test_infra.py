@@ -134,8 +134,8 @@ def test_images_run_without_root_and_serving_has_the_core_only() -> None:
     stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", dockerfile, re.M | re.S))
     assert set(stages) == {"base", "pipeline", "serving"}
     assert all("USER 10001" in stages[name] for name in ("pipeline", "serving"))
-    assert "[pipeline]" in stages["pipeline"]
-    assert "[pipeline]" not in stages["serving"]
+    assert "[pipeline,checks]" in stages["pipeline"]
+    assert "[pipeline" not in stages["serving"]
 
 
 def test_images_are_built_from_every_package() -> None:

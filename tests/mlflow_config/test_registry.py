@@ -87,6 +87,16 @@ def test_a_file_is_kept_with_the_run_of_a_version(artifact: Path, record: dict[s
         registry.attach("tickets", version + 1, "report.html", b"a page")
 
 
+def test_a_folder_is_kept_with_the_run_of_a_version(artifact: Path, record: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "docs" / "static").mkdir(parents=True)
+    (tmp_path / "docs" / "index.html").write_text("docs")
+    (tmp_path / "docs" / "static" / "style.css").write_text("style")
+    link = registry.attach_folder("tickets", register(artifact, record), tmp_path / "docs", "index.html", "data_docs")
+    assert link.endswith("/data_docs/index.html")
+    index = Path(link.removeprefix("file://"))
+    assert index.read_text() == "docs" and (index.parent / "static" / "style.css").read_text() == "style"
+
+
 @pytest.mark.parametrize(("template", "columns"), [("{text}", ["text"]), ("{text}{sep}{pair}", ["text", "pair"])])
 def test_the_packaged_model_says_what_it_is_asked_with(
     artifact: Path, record: dict[str, Any], template: str, columns: list[str]

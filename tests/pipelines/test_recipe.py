@@ -108,7 +108,11 @@ UNKNOWN = [
         "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'pair'",
     ),
     ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
-    ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
+    (
+        "[data.checks]",
+        "rows = 1",
+        "data.checks.rows: unknown key. Known here: 'encoding_damage', 'languages', 'max_chars'",
+    ),
     (
         "[baselines.lora]",
         "r = 1",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.evaluation.report import comparison_rows, gate_rows, markdown
 from pipelines.evaluation.scores import save_scores
 from pipelines.recipe import load_recipe

@@ -294,7 +294,11 @@ def _lineage(record: Record, base: PinnedBase | None) -> Iterator[tuple[str, str
     for side, digest in _in_order(data.get("split_digests") or {}, SPLITS).items():
         yield f"{side.capitalize()} examples", digest, None
     if data.get("tree"):
-        yield "Data, as checked", data["tree"], "the data report: quarantine.parquet, expectations.json, data_docs/"
+        yield (
+            "Data, as checked",
+            data["tree"],
+            "the data report; its Data Docs are kept in MLflow's run, under data_docs/",
+        )
     yield "Data, as they arrived", record.get("data_digest"), (settings.get("data") or {}).get("path")
     name = (settings.get("base") or {}).get("name")
     if base:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.data.disturb import disturb_split, disturbed
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import load_tree, save_tree
 

@@ -2,16 +2,25 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.reading import read_rows
+from pipelines.data.reading import Rows, read_rows
 from pipelines.errors import DataError
 
 
 def read(path, encoding="utf-8"):
-    return read_rows(path, path.name, encoding)
+    """The whole file as one table."""
+    return joined(read_rows(path, path.name, encoding))
+
+
+def joined(chunks):
+    chunks = list(chunks)
+    return Rows(
+        pd.concat([chunk.frame for chunk in chunks]), tuple(fault for chunk in chunks for fault in chunk.broken)
+    )
 
 
 def read_text(tmp_path, name, text):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipelines.data.seen import seen_again, seen_by
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.errors import NotInStore
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import object_key, save_tree

@@ -176,9 +176,9 @@ def test_hub_splits_become_files_with_label_names_and_a_split_column(tmp_path):
     test = Dataset.from_dict({"text": ["z"], "label": [-1]}, features)
     files = write_hub_splits({"train": train.select([1, 0]), "test": test}, tmp_path)
     assert list(files) == ["test.parquet", "train.parquet"]
-    rows = read_rows(files["train.parquet"], "train.parquet", "utf-8").frame
+    rows = next(read_rows(files["train.parquet"], "train.parquet", "utf-8")).frame
     assert rows.to_dict("list") == {"text": ["y", "x"], "label": ["neg", "pos"], "split": ["train", "train"]}
-    assert read_rows(files["test.parquet"], "test.parquet", "utf-8").frame["label"].to_list() == [None]
+    assert next(read_rows(files["test.parquet"], "test.parquet", "utf-8")).frame["label"].to_list() == [None]
     before = {name: path.read_bytes() for name, path in files.items()}
     write_hub_splits({"train": train.select([1, 0]), "test": test}, tmp_path)
     assert before == {name: path.read_bytes() for name, path in files.items()}
@@ -188,4 +188,4 @@ def test_a_split_column_of_a_hub_set_stays(tmp_path):
     from datasets import Dataset
 
     files = write_hub_splits({"all": Dataset.from_dict({"text": ["x"], "split": ["dev"]})}, tmp_path)
-    assert read_rows(files["all.parquet"], "all.parquet", "utf-8").frame["split"].to_list() == ["dev"]
+    assert next(read_rows(files["all.parquet"], "all.parquet", "utf-8")).frame["split"].to_list() == ["dev"]

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from pipelines.data.snapshot import snapshot
-from pipelines.data.validate import STAGE, load_slices, load_split, rows_digest, validate, write_rows
+from pipelines.data.validate import STAGE, load_slices, load_split, rows_digest, validate
+from pipelines.data.writing import write_rows
 from pipelines.digests import canonical_json, digest_file
 from pipelines.errors import DataError, NotInStore
 from pipelines.recipe import Checks
@@ -39,7 +40,7 @@ def test_good_data_make_a_good_report(judge, store, tmp_path):
     assert min(report["splits"].values()) > 5
     assert {side: sum(counts.values()) for side, counts in report["labels"].items()} == report["splits"]
     assert report["reasons"] == {"label is not one of the 2 labels": 1}
-    assert report["expectations"] == {"passed": 6, "failed": []}
+    assert report["expectations"] == {"passed": 7, "failed": []}
     assert json.loads(canonical_json(report)) == report
 
     folder = load_tree(store, report["tree"], tmp_path / "cache")
@@ -82,7 +83,7 @@ def test_a_column_that_groups_nothing_is_no_slice(judge):
 def test_pairs_are_judged_and_kept_as_pairs(judge, store, tmp_path):
     rows = [{"q": f"text {number}", "p": f"pair {number % 3}", "label": "ab"[number % 2]} for number in range(120)]
     report = judge([*rows, {"q": "text", "p": "", "label": "a"}], text="q", pair="p")
-    assert report["ok"] and report["expectations"] == {"passed": 7, "failed": []}
+    assert report["ok"] and report["expectations"] == {"passed": 9, "failed": []}
     assert report["reasons"] == {"p is shorter than 1 characters": 1}
     kept = load_split(store, report["tree"], "test", tmp_path / "cache")
     assert kept.columns.to_list() == ["id", "text", "pair", "label"]
@@ -104,8 +105,8 @@ def test_the_report_has_data_docs_without_paths_of_this_machine(judge, store, tm
     assert not list((tmp_path / "scratch").iterdir()), "temporary folders were left behind"
     compact = json.loads((folder / "expectations.json").read_text())
     assert [(one["column"], one["success"], one["observed"]) for one in compact[:2]] == [
-        (None, True, 100),
-        ("label", True, {"unexpected": 0}),
+        ("rows", True, 100),
+        ("unknown_labels", True, {"unexpected": 0}),
     ]
 
 
@@ -162,10 +163,10 @@ def test_failed_expectations_are_a_refusal_in_sentences(judge):
     checks = Checks(min_rows=90, min_rows_per_label=10, min_label_share=0.1)
     report = judge(rows, labels=("a", "b", "c"), checks=checks)
     assert report["ok"] is False
-    assert report["expectations"]["passed"] == 3
-    assert [one["column"] for one in report["expectations"]["failed"]] == [None, "share", "train_rows"]
+    assert report["expectations"]["passed"] == 4
+    assert [one["column"] for one in report["expectations"]["failed"]] == ["rows", "share", "train_rows"]
     few, share, trained = report["problems"]
-    assert few == "Expected at least 90 accepted rows, found 84."
+    assert few == "Expected at least 90 accepted rows (rows), found 84."
     assert share.startswith("Expected every label on at least 10.0% of the accepted rows (share), found")
     assert '"label": "c"' in share
     assert '"share": 0.047619' in share
@@ -188,6 +189,85 @@ def test_leaks_are_dropped_reported_and_kept_for_a_look(judge, store, tmp_path):
     assert leaks[["text", "source_row", "reasons"]].to_numpy().tolist() == [
         ["TEXT 2", 30, "the text also occurs in the test split"]
     ]
+
+
+PERSONAL = "Write to jo@example.com or +49 30 1234567"
+GERMAN = "Wo bleibt meine Rückerstattung, ich warte schon seit drei Wochen darauf"
+
+
+def test_checks_that_are_asked_for_quarantine_rows_with_what_to_do(judge, store, tmp_path):
+    bad = [{"text": text, "label": "a"} for text in (PERSONAL, GERMAN, "caf\u00c3\u00a9")]
+    checks = {"personal_data": "quarantine", "languages": ["en"], "encoding_damage": "quarantine"}
+    report = judge([*examples(120), *bad], checks=Checks(**checks))
+    rows = pd.read_parquet(load_tree(store, report["tree"], tmp_path / "cache") / "quarantine.parquet")
+    mend = "remove it at the source, or set data.checks.personal_data = 'mask'"
+    assert rows["reasons"].to_list() == [
+        f"text holds an e-mail address: {mend}; text holds a phone number: {mend}",
+        "text is in a language that is not expected: remove it, or add its language to data.checks.languages ('en')",
+        "text has damaged characters: mend it at the source, or name data.encoding",
+    ]
+    assert rows[["text", "source_row"]].to_numpy().tolist()[0] == [PERSONAL, 120]
+    assert report["reasons"]["text holds an e-mail address"] == 1
+    assert judge([*examples(120), *bad], name="y.jsonl")["rows"]["quarantined"] == 0
+    with pytest.raises(DataError, match="'klingon', which cannot be told apart"):
+        judge(examples(120), name="z.jsonl", checks=Checks(languages=("klingon",)))
+
+
+def test_masked_texts_are_all_that_later_stages_see(judge, store, tmp_path):
+    rows = [{"text": f"{PERSONAL}, number {number}", "label": "ab"[number % 2]} for number in range(120)]
+    report = judge(rows, checks=Checks(personal_data="mask"))
+    assert report["masked"] == {"email": 120, "phone": 120}
+    assert report["ok"] and report["rows"]["accepted"] == 120
+    for tree in [report["tree"], *report["split_trees"].values()]:
+        for path in load_tree(store, tree, tmp_path / "cache").rglob("*"):
+            assert path.is_dir() or b"example.com" not in path.read_bytes()
+    kept = load_split(store, report["tree"], "test", tmp_path / "cache")["text"]
+    assert all(text.startswith("Write to <email> or <phone>, number ") for text in kept)
+    assert "masked" not in judge(examples(100), name="y.jsonl")
+
+
+def test_near_duplicates_of_held_out_texts_are_leaks(judge, store, tmp_path):
+    plain = [{"text": f"{number} " + "one two three four five " * 4, "label": "ab"[number % 2]} for number in range(90)]
+    long = [{**row, "text": " ".join(f"{row['text'].split()[0]}{word}" for word in range(30))} for row in plain]
+    rows = [{**row, "split": ["train", "dev", "test"][place % 3]} for place, row in enumerate(long)]
+    rows += [{**rows[2], "text": rows[2]["text"] + " too", "split": "train"}]
+    rows += [{**rows[0], "text": rows[0]["text"] + " too", "split": "train"}]
+    plainly, report = judge(rows, split="split"), judge(rows, split="split", checks=Checks(near_duplicates=0.9))
+    assert plainly["rows"]["leaks_dropped"] == 0 and "near_duplicates" not in plainly["rows"]
+    found = report["rows"]
+    assert (found["leaks_dropped"], found["near_leaks_dropped"], found["near_duplicates"]) == (1, 1, 1)
+    assert found["accepted"] == 91 and report["splits"] == {"train": 31, "validation": 30, "test": 30}
+    leaks = pd.read_parquet(load_tree(store, report["tree"], tmp_path / "cache") / "leaks.parquet")
+    assert leaks[["source_row", "reasons"]].to_numpy().tolist() == [[90, "the text is nearly one of the test split"]]
+    assert report["split_digests"]["test"] == plainly["split_digests"]["test"]
+
+
+def test_every_value_of_a_slice_needs_test_rows(judge):
+    rows = [{**row, "land": "de" if number % 50 else "fr"} for number, row in enumerate(examples(400))]
+    checks = Checks(min_rows_per_slice=10)
+    report = judge(rows, slices=("land",), checks=checks)
+    assert report["ok"] is False
+    assert report["problems"][0].startswith(
+        "Expected at least 10 test rows for every value of a slice (test_rows), found"
+    )
+    assert "land=fr" in report["problems"][0] and "land=de" not in report["problems"][0]
+    assert judge(rows, slices=("land",), checks=Checks(min_rows_per_slice=1), cache="other")["ok"]
+
+
+def test_options_that_need_another_are_refused_without_it(make_data):
+    with pytest.raises(ValueError, match=r"min_rows_per_slice needs data\.slices"):
+        make_data(checks=Checks(min_rows_per_slice=3))
+    with pytest.raises(ValueError, match="phone_region belongs to personal_data"):
+        Checks(phone_region="DE")
+
+
+def test_what_is_not_asked_for_is_not_in_the_digest():
+    assert sorted(Checks().model_dump()) == [
+        "max_chars", "max_quarantined", "min_chars", "min_label_share", "min_rows", "min_rows_per_label"
+    ]  # fmt: skip
+    asked = Checks(languages=("en",), personal_data="mask", near_duplicates=0.8).model_dump(mode="json")
+    assert asked["languages"] == ["en"] and asked["personal_data"] == "mask" and asked["near_duplicates"] == 0.8
+    assert Checks.model_validate(asked) == Checks(languages=("en",), personal_data="mask", near_duplicates=0.8)
 
 
 def test_a_quarantine_of_mixed_values_can_be_written(tmp_path):

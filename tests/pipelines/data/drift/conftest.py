@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.promotion.champion import Champion
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import save_tree

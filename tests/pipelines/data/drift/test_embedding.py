@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipelines.data.drift.embedding import embedded
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.recipe import Template
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import load_tree, save_tree

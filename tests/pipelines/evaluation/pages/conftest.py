@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.digests import canonical_json
 from pipelines.evaluation.gates import judge
 from pipelines.evaluation.metrics import summary

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.errors import CorruptObject
 from pipelines.evaluation.pages.evidence import MOST, confusion, gather
 from pipelines.evaluation.scores import from_logits, load_scores
