@@ -7,13 +7,14 @@ see `training/compute.py`.
 
 from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Superiority
 from .load import load_recipe
-from .methods import OWN_KEYS, Baselines, Full, HeadOnly, Lora, Method, Optimisation, Prompt, ZeroShot
+from .methods import INSERTED, OWN_KEYS, Baselines, Full, HeadOnly, Lora, Method, Optimisation, Prompt, ZeroShot
 from .problem import BasePin, Checks, Data, Head, Template
 from .recipe import Promotion, Recipe
 from .section import Section
 from .sweep import Grid, Sweep, changed
 
 __all__ = [
+    "INSERTED",
     "NOT_ASKED",
     "OWN_KEYS",
     "BasePin",

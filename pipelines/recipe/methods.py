@@ -49,6 +49,10 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
 }
 
 
+# Methods of vectors among the input embeddings, the same for every text: they may stand at {prompt} of a template.
+INSERTED = ("prompt-tuning", "p-tuning", "residual", "superpos")
+
+
 class Prompt(Method):
     """`[prompt]`: the soft prompt that is minted.
 
@@ -74,6 +78,7 @@ class Prompt(Method):
         0.02, gt=0
     )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
+    activations: Literal["bf16", "fp32"] = "bf16"  # how exactly training keeps what of a text the prompt cannot change
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
     hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
@@ -102,7 +107,8 @@ class Prompt(Method):
 
     @model_serializer(mode="wrap")
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        absent = self._of_other_methods() | ({"init_text"} if self.init_text is None else set())
+        silent = {key for key, value in (("init_text", None), ("activations", "bf16")) if getattr(self, key) == value}
+        absent = self._of_other_methods() | silent
         return {key: value for key, value in dump(self).items() if key not in absent}
 
     def rate_of(self, parameter: str) -> float:

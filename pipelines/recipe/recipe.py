@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ..digests import digest_json
+from ..errors import listed
 from .gates import Gates
-from .methods import Baselines, Optimisation, Prompt
+from .methods import INSERTED, Baselines, Optimisation, Prompt
 from .problem import BasePin, Data, Head, Template
 from .section import Name, Section, Seed
 from .sweep import Sweep, changed, in_one_line
@@ -76,6 +77,11 @@ class Recipe(Section):
             raise ValueError(
                 f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
                 f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
+            )
+        if self.template.marked and self.prompt.method not in INSERTED:
+            raise ValueError(
+                f"template.text = {self.template.text!r} puts the prompt at {{prompt}}, which prompt.method = "
+                f"{self.prompt.method!r} cannot do; {listed(INSERTED)} can. Take {{prompt}} out, or choose one of them"
             )
         compared = {name for name, _ in self.baselines.named()} | {"champion"}
         for gate in self.gates.comparisons:

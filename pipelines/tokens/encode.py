@@ -32,7 +32,8 @@ def tokenize(
     """The token shards of one split, `{tree, rows, truncated, mean_tokens, max_tokens}`, deterministic.
 
     The tree is a saved `datasets.Dataset` with columns id, input_ids, label (place in `labels`) and length, in the
-    order of the examples. Its fingerprint is made of our own digests: the one that `datasets` computes is another one
+    order of the examples. Where the template says where the prompt stands, `input_ids` hold MARKER there, which counts
+    as no token. Its fingerprint is made of our own digests: the one that `datasets` computes is another one
     as soon as the tokenizer was called.
 
     Raises:
@@ -55,7 +56,7 @@ def tokenize(
             "id": batch["id"],
             "input_ids": [row.input_ids for row in rows],
             "label": [place[label] for label in batch["label"]],
-            "length": [len(row.input_ids) for row in rows],
+            "length": [len(row.input_ids) - template.marked for row in rows],
             "truncated": [row.truncated for row in rows],
         }
 

@@ -25,6 +25,7 @@ class Compute(BaseModel):
     timeout_s: int = Field(6 * 3600, ge=1)  # of one launch
     run_timeout_s: int = Field(24 * 3600, ge=1)  # of a whole run, its waiting left out
     checkpoint_s: float = Field(5.0, gt=0)  # between two checkpoints of a training; more where writing takes long
+    activations_bytes: int = Field(4 * 2**30, ge=0)  # on the disk, for what is read once of all texts; 0: none
     micro_tokens: int = Field(0, ge=0)  # positions a worker trains on at a time, batches cut to fit; 0: a batch at once
 
 

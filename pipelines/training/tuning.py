@@ -15,13 +15,14 @@ from pipelines.digests import digest_json
 from pipelines.errors import RecipeError, TrainingError
 from pipelines.memo import Stage, recall, remember
 from pipelines.recipe import Recipe
+from pipelines.settings import activations_folder
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
 from pipelines.training.compute import Compute
 from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
 
-STAGE = Stage("train", 6)
+STAGE = Stage("train", 7)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
@@ -92,7 +93,8 @@ def tune_jobs(
             _forget(checkpoints)
             on_result(job.name, True)
         else:
-            missing[job.name] = (job.model_copy(update={"checkpoints": checkpoints}), inputs)
+            kept = {"checkpoints": checkpoints, "activations": activations_folder(scratch.parent)}
+            missing[job.name] = (job.model_copy(update=kept), inputs)
 
     def keep(name: str, folder: Path) -> None:
         job, inputs = missing[name]
@@ -168,7 +170,8 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
     """What the result of a training depends on: the job, with digests in the place of folders."""
-    asked = job.model_dump(mode="json", exclude={"train", "validation", "checkpoints", "name", "may_diverge"})
+    places = {"train", "validation", "checkpoints", "activations"}
+    asked = job.model_dump(mode="json", exclude={*places, "name", "may_diverge"})
     return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
 
 

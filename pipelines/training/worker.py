@@ -33,6 +33,8 @@ from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
+from pipelines.tokens.template import MARKER
+from pipelines.training.activations import Room
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
@@ -79,14 +81,14 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    rows, validation = read_rows(job.train), read_rows(job.validation)
-    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
+    rows, validation = (read_rows(folder, job.kind == "prompt") for folder in (job.train, job.validation))
+    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows), job.marked)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
         with stopping(keeper):
             went = train(
                 tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news),
-                keeper, compute.micro_tokens,
+                keeper, compute.micro_tokens, _room(job, compute),
             )  # fmt: skip
     except DivergedError as error:
         if not job.may_diverge:
@@ -104,6 +106,13 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
         (folder / "result.json").write_bytes(canonical_json(result))
 
 
+def _room(job: TrainJob, compute: Compute) -> Room | None:
+    """Where a soft prompt's training keeps what it reads once."""
+    if job.activations is None or "base" not in job.card or not compute.activations_bytes:
+        return None
+    return Room(job.activations, job.card["base"]["digest"], compute.activations_bytes)
+
+
 def _publish_divergence(out: Path, name: str, step: int) -> None:
     if _rank() == 0:
         with _published(out, name) as folder:
@@ -117,7 +126,7 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
         settings = METHODS[job.kind].model_validate(job.settings)
         tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
-    logits = logits_of(tuned, read_rows(job.rows), job.batch_size)
+    logits = logits_of(tuned, read_rows(job.rows, job.kind == "prompt"), job.batch_size)
     with _published(out, job.name) as folder:
         save_file({"logits": logits}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
@@ -155,7 +164,7 @@ def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> l
     if not isinstance(settings, Prompt):
         return []
     if settings.init == "inputs":
-        return [token for text in rows.tokens for token in text]
+        return [token for text in rows.tokens for token in text if token != MARKER]
     return start_ids(AutoTokenizer.from_pretrained(base_folder), settings, job.head.words or job.labels)
 
 

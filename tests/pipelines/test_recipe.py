@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import INSERTED, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
 
 MINIMAL = """
 name = "tickets"
@@ -239,6 +239,17 @@ def test_no_position_that_no_text_has_gets_an_offset(write: Any) -> None:
     assert message in refused(write(dept))
     assert load_recipe(write(dept.replace("[template]", "positions = 100\n[template]"))).prompt.positions == 100
     assert load_recipe(write(dept.replace("dept", "lopa"))).template.max_tokens == 100
+
+
+@pytest.mark.parametrize("method", OWN_KEYS)
+def test_the_template_may_say_where_vectors_stand(write: Any, method: str) -> None:
+    layer = "\nlayer = 1" if method == "late" else ""
+    text = MINIMAL.replace('method = "p-tuning-v2"', f'method = "{method}"{layer}')
+    path = write(text + '[template]\ntext = "{text} {prompt} it is"\n')
+    if method in INSERTED:
+        assert load_recipe(path).template.marked
+    else:
+        assert f"puts the prompt at {{prompt}}, which prompt.method = '{method}' cannot do" in refused(path)
 
 
 def test_every_part_of_a_method_has_its_rate() -> None:
