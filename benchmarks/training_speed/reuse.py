@@ -58,9 +58,8 @@ def speed(base: str, steps: int, repetitions: int) -> list[dict[str, Any]]:
                      for name in ("first", "later")}  # fmt: skip
             print(f"\n{base}, T = {length}, P = {TOKENS}: {ratio['first']:.2f} times as fast in the first epoch,"
                   f" {ratio['later']:.2f} from the second on", flush=True)  # fmt: skip
-            found.append(
-                {"base": base, "length": length, "tokens": TOKENS, "steps": steps, "seconds": seconds, **ratio}
-            )
+            case_of = {"base": base, "length": length, "tokens": TOKENS, "steps": steps}
+            found.append({**case_of, "seconds": seconds, **ratio})
     return found
 
 
@@ -79,14 +78,12 @@ def accuracy(count: int, epochs: int, seeds: int, rates: tuple[float, ...] = CHO
                 scores.append(best.test)
                 chosen.append(best.rate)
             found[name] = {"accuracy": statistics.fmean(scores), "each": scores, "chosen_rates": chosen}
-            print(
-                f"\nsubj, prompt {name} the text: {100 * found[name]['accuracy']:.1f} % of the test split", flush=True
-            )
+            print(f"\nsubj, prompt {name} the text: test accuracy {100 * found[name]['accuracy']:.1f} %", flush=True)
     return found
 
 
 def incremental(count: int) -> dict[str, Any]:
-    """What training takes outside its steps, tokenising and reading, cold and with a tenth of new rows beside the old."""
+    """What training takes outside its steps, tokenising and reading: cold, and with a tenth of new rows added."""
     frame = pd.read_parquet(SHARED / "data/ag_news/ag_news.parquet").query("split == 'train'")
     texts = frame["text"].sample(count + count // 10, random_state=SEED).tolist()
     with folder_of("tiny_llama") as folder, _room() as room:
@@ -104,17 +101,9 @@ def incremental(count: int) -> dict[str, Any]:
         with _room() as warm_up:
             outside(texts[:8], warm_up)
         cold, retraining = outside(texts[:count], room), outside(texts, room)
-    print(
-        f"\noutside gradient steps: {cold:.1f} s for {count} rows, {retraining:.1f} s with {count // 10} more",
-        flush=True,
-    )
-    return {
-        "rows": count,
-        "new_rows": count // 10,
-        "cold_s": cold,
-        "retrain_s": retraining,
-        "fraction": retraining / cold,
-    }
+    new, seconds = count // 10, {"cold_s": cold, "retrain_s": retraining}
+    print(f"\noutside gradient steps: {cold:.1f} s for {count} rows, {retraining:.1f} s with {new} more", flush=True)
+    return {"rows": count, "new_rows": new, **seconds, "fraction": retraining / cold}
 
 
 @dataclass(frozen=True)

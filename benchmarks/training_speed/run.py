@@ -10,13 +10,13 @@ same_math     both sides on equal batches of 16 random rows, alternately, in one
 memory        growth beyond the loaded base, a process each
 ddp           two ranks of one thread beside one
 sweep         eight prompts in one forward pass beside one after another, 16 rows each
-reuse         a prompt after the text, which is read once, beside PEFT's before it; texts of 128, 256 and 512 tokens, P = 20:
-              "first" is the epoch that reads them, "later" every other one, and the geomean is of these. Its accuracy on
-              subj beside that of our own prompt before the text, at equal budget
+reuse         a prompt after the text, which is read once, beside PEFT's before it; texts of 128, 256 and 512 tokens,
+              P = 20: "first" is the epoch that reads them, "later" every other one, and the geomean is of these. Its
+              accuracy on subj beside that of our own prompt before the text, at equal budget
 incremental   what a retraining with 10 % of new rows takes outside its gradient steps, as a fraction of the first one's
 
---quick takes 4 cases and 8 steps (reuse: 2), else all 8 and 20 steps (reuse: 6); --record keeps the result, with its provenance, in
-results/. The last line is one JSON object; a part that was not run, or is not built, is null with a reason.
+--quick takes 4 cases and 8 steps (reuse: 2), else all 8 and 20 steps (reuse: 6); --record keeps the result, with its
+provenance, in results/. The last line is one JSON object; a part that was not run is null with a reason.
 """
 
 from __future__ import annotations
