@@ -27,22 +27,25 @@ def gc(
     older_than: Annotated[float, typer.Option(min=1, help="Days: what was written later stays")] = 14,
     as_json: AsJson = False,
 ) -> None:
-    """Find what the store holds and nothing needs any more; with --delete remove it."""
+    """Find what the store, and this machine, hold and nothing needs any more; with --delete remove it."""
     from mlflow_config.registry import digests
-    from pipelines.garbage import find, remove, totals
+    from pipelines.garbage import ACTIVATIONS, find, remove, totals, unused
+    from pipelines.store.local import LocalStore
     from pipelines.store.store import the_ledger, the_store
     from promptmint.terminal import show_garbage
 
-    store = the_store()
+    store, at_home = the_store(), LocalStore(home())
     findings = find(store, the_ledger(), digests(), timedelta(days=older_than))
+    here = unused(at_home, timedelta(days=older_than))
     if delete:
         remove(store, findings.garbage)
+        remove(at_home, here.garbage)
     found = {
         "store": store.uri,
         "deleted": delete,
         "older_than_days": older_than,
-        "kinds": totals(findings),
-        "keys": [item.key for item in findings.garbage],
+        "kinds": totals(findings) | totals(here, [ACTIVATIONS]),
+        "keys": [item.key for item in (*findings.garbage, *here.garbage)],
     }
     if as_json:
         print_json(found)
