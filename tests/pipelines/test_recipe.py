@@ -107,7 +107,7 @@ UNKNOWN = [
         'txt = "x"',
         "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'pair'",
     ),
-    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
+    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'activations', 'basis', 'bottleneck', 'dropout'"),
     ("[data.checks]", "rows = 1", "data.checks.rows: unknown key. Known here: 'max_chars', 'max_quarantined'"),
     (
         "[baselines.lora]",
@@ -296,10 +296,12 @@ def test_a_template_of_pairs_is_read_whole(write: Any, text: str, message: str) 
 @pytest.mark.parametrize("method", OWN_KEYS)
 def test_a_prompt_says_all_that_its_method_reads_and_nothing_else(method: str) -> None:
     prompt = least(method)
-    everything = set(Prompt.model_fields) - {"init_text"}
+    everything = set(Prompt.model_fields) - {"init_text", "activations"}
     others = {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[method])
     assert set(prompt.model_dump(mode="json")) == everything - others
     assert Prompt.model_validate(prompt.model_dump(mode="json")) == prompt
+    assert least(method, activations="fp32").model_dump()["activations"] == "fp32"
+    assert least(method, activations="bf16").model_dump() == prompt.model_dump(), "what is not said is bf16"
 
 
 def test_the_digest_knows_neither_description_nor_place(write: Any, tmp_path: Path) -> None:
