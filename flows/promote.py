@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.errors import LedgerError, listed
+from pipelines.errors import LedgerConflict, LedgerError, listed
 from pipelines.promotion import ledger
 from pipelines.store.store import the_ledger
-from tasks.registering import project_aliases, promote_version, reconcile_with_ledger, roll_back_version
+from tasks.registering import judge_family, project_aliases, promote_version, reconcile_with_ledger, roll_back_version
 
 
 @flow(name="promote", flow_run_name="{name} v{version}", persist_result=False)
@@ -45,6 +45,27 @@ def roll_back(
     """
     roll_back_version(name, version, who, why, expected)
     return project_aliases(name)
+
+
+@flow(name="promote-family", flow_run_name="{family}", persist_result=False)
+def promote_family(family: str, dry_run: bool = False) -> dict[str, Any]:
+    """Promote what waits in a family of recipes and is proven, all of them judged together.
+
+    Args:
+        family: The name that the recipes give as promotion.family.
+        dry_run: Only tell what would be promoted.
+    """
+    found = judge_family(family)
+    for member in found["members"]:
+        if member["promoted"] and not dry_run:
+            try:
+                promote_version(
+                    member["name"], member["version"], "promptmint", member["why"], expected=member["sequence"]
+                )
+            except LedgerConflict as lost:  # another champion than the one it was compared with: a person decides
+                member |= {"promoted": False, "why": str(lost)}
+            project_aliases(member["name"])
+    return {**found, "dry_run": dry_run}
 
 
 @flow(name="reconcile", persist_result=False)

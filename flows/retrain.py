@@ -27,7 +27,7 @@ from tasks.limits import no_longer_than, one_of
 from tasks.progress import News, tell
 from tasks.registering import complete_artifact, project_aliases, promote_version, register
 from tasks.reporting import publish, publish_unchanged
-from tasks.scoring import score, score_champion
+from tasks.scoring import measure_latency, score, score_champion, score_disturbed
 from tasks.tokens import tokenize
 from tasks.training import sweep, train
 
@@ -107,11 +107,16 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         reigning = score_champion(settings, key, report["split_trees"]["test"], compute)
         if reigning.scores:
             scores["champion"] = reigning.scores
+        more: dict[str, dict[str, Any]] = {}  # what only some recipes ask for
+        if settings.gates.robust:
+            more["disturbed"] = score_disturbed(settings, base, report["split_trees"]["test"], trained, compute)
+        if settings.gates.budgets.added_latency_ms is not None:
+            more["latency"] = measure_latency(settings, base, trained, compute)
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not)
+        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not, **more)
 
     record["scores"] |= verdict.pop("scores")
-    record["score_digests"] = scores
+    record |= {"score_digests": scores, **more}
     record |= verdict | {"trained": trained, "prompt_digest": trained["prompt"]["prompt_digest"]}
     with _timed(seconds, "register"):
         record["artifact"] = complete_artifact(trained["prompt"]["tree"], settings, base, record)

@@ -19,7 +19,7 @@ from promptmint.commands import deciding, keeping, minting, serving, telling, us
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     minting.run, minting.reproduce,
-    deciding.status, deciding.promote, deciding.rollback, deciding.reconcile,
+    deciding.status, deciding.promote, deciding.rollback, deciding.promote_family, deciding.reconcile,
     telling.report,
     using.pull, using.export, using.predict, using.verify, serving.serve,
     keeping.doctor, keeping.gc, keeping.up, keeping.down,

@@ -24,16 +24,23 @@ def judge(
     trained: Mapping[str, Mapping[str, Any]],
     report_tree: str,
     no_champion: str = NO_CHAMPION,
+    disturbed: Mapping[str, Mapping[str, Any]] | None = None,
+    latency: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`{verdict, reason, gates, scores, slices}`: the decision, and the tables that it rests on.
 
-    `report_tree` is the data report's; `no_champion` says why `scores` has no champion's, where it has none.
+    `report_tree` is the data report's; `no_champion` says why `scores` has no champion's, where it has none;
+    `disturbed` and `latency` are what `score_disturbed` and `measure_latency` found.
     """
     store = the_store()
     slices = load_slices(store, report_tree, recipe.data, cache_folder())
     loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
-    costs, labels = trained["prompt"], recipe.data.labels
-    verdict = judge_gates(recipe.gates, loaded, costs, recipe.seed, labels, no_champion, slices).to_json()
+    others = {
+        gate: {method: load_scores(store, digest) for method, digest in found["scores"].items()}
+        for gate, found in (disturbed or {}).items()
+    }
+    costs, labels = {**trained["prompt"], **(latency or {})}, recipe.data.labels
+    verdict = judge_gates(recipe.gates, loaded, costs, recipe.seed, labels, no_champion, slices, others).to_json()
     table = {
         method: {
             **summary(each),

@@ -15,11 +15,13 @@ from mlflow_config import names, reconcile, registry
 from pipelines.bases.pin import PinnedBase
 from pipelines.digests import canonical_json
 from pipelines.evaluation.report import markdown, plot
+from pipelines.known import known_recipes
 from pipelines.promotion import ledger
+from pipelines.promotion.family import decide, load_family
 from pipelines.prompts.provenance import provenance
 from pipelines.recipe import Recipe
 from pipelines.runs import finished
-from pipelines.settings import cache_folder, store_uri
+from pipelines.settings import cache_folder, recipes_folder, store_uri
 from pipelines.store.store import the_ledger, the_store
 from pipelines.store.trees import load_tree, save_tree
 from tasks.retrying import RETRYING
@@ -64,6 +66,13 @@ def promote_version(
 ) -> None:
     """Make a version champion in the ledger. Raises `LedgerError` where it may not be."""
     ledger.promote(the_ledger(), name, version, who=who, why=why, force=force, expected=expected)
+
+
+@task(task_run_name="judge family", **RETRYING)
+def judge_family(family: str) -> dict[str, Any]:
+    """`{family, control, level, members}`: which versions that wait in a family are proven, with the others beside."""
+    recipes = load_family(family, known_recipes(recipes_folder()))
+    return asdict(decide(the_store(), the_ledger(), family, recipes))
 
 
 @task(task_run_name="roll back version", **RETRYING)

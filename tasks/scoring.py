@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
 from pipelines.bases.pin import PinnedBase, base_record
 from pipelines.errors import listed
+from pipelines.evaluation.comparisons import claim_of_robustness
 from pipelines.evaluation.gates import NO_CHAMPION
+from pipelines.memo import once
 from pipelines.promotion import ledger
 from pipelines.recipe import Head, Recipe, Template
 from pipelines.runs import finished
@@ -24,6 +27,9 @@ from tasks.progress import StageProgress
 from tasks.retrying import RETRYING
 from tasks.tokens import shards as shards_of
 
+if TYPE_CHECKING:
+    from pipelines.evaluation.scoring import Contender
+
 
 @task(task_run_name="score", **RETRYING)
 def score(
@@ -34,18 +40,65 @@ def score(
     compute: Compute,
 ) -> dict[str, str]:
     """`{method: digest of its scores}` on the test split."""
-    from pipelines.evaluation.scoring import Contender, score_all
+    from pipelines.evaluation.scoring import score_all
 
-    methods = {"prompt": recipe.prompt, **dict(recipe.baselines.named())}
-    contenders = [
-        Contender(name, name, trained[name]["tree"] if name in trained else None,
-                  {} if name == "prompt" else settings.model_dump(mode="json"), recipe.head, recipe.data.labels)
-        for name, settings in methods.items()
-    ]  # fmt: skip
+    contenders = [_contender(recipe, name, trained) for name in ("prompt", *dict(recipe.baselines.named()))]
     store = the_store()
     folder = load_checked_tree(store, base.digest, cache_folder())
     progress = StageProgress("score")
     return score_all(store, contenders, base.digest, folder, shards["test"], compute, cache_folder(), progress)
+
+
+@task(task_run_name="score disturbed", **RETRYING)
+def score_disturbed(
+    recipe: Recipe, base: PinnedBase, test_tree: str, trained: Mapping[str, Mapping[str, Any]], compute: Compute
+) -> dict[str, dict[str, Any]]:
+    """`{gate: {changed, scores}}` of every gate on disturbed texts: how many differ, and `{method: digest}` on them."""
+    from pipelines.data.disturb import STAGE, disturb_split
+    from pipelines.evaluation.scoring import score_all
+
+    store, cache = the_store(), cache_folder()
+    found: dict[str, dict[str, Any]] = {}
+    asked: list[tuple[str, str, Contender]] = []
+    for gate in recipe.gates.robust:
+        inputs = {"split": test_tree, "kind": gate.to, "rate": gate.rate, "seed": recipe.seed}
+        made = once(
+            store, STAGE, inputs, partial(disturb_split, store, test_tree, gate.to, gate.rate, recipe.seed, cache)
+        )
+        tokens = shards_of(recipe, recipe.template, base, made.value["tree"])
+        name = claim_of_robustness(gate).name
+        found[name] = {"changed": made.value["changed"], "scores": {}}
+        for method in filter(None, ("prompt", gate.beside)):
+            contender = replace(_contender(recipe, method, trained), name=f"{method}-{len(asked)}", shards=tokens)
+            asked.append((name, method, contender))
+    folder = load_checked_tree(store, base.digest, cache)
+    contenders, progress = [contender for *_, contender in asked], StageProgress("score")
+    digests = score_all(store, contenders, base.digest, folder, "", compute, cache, progress)
+    for name, method, contender in asked:
+        found[name]["scores"][method] = digests[contender.name]
+    return found
+
+
+@task(task_run_name="measure latency", **RETRYING)
+def measure_latency(
+    recipe: Recipe, base: PinnedBase, trained: Mapping[str, Mapping[str, Any]], compute: Compute
+) -> dict[str, Any]:
+    """What the prompt adds to the time of an answer, in this run on this machine."""
+    from pipelines.evaluation.latency import added_latency
+
+    store, cache = the_store(), cache_folder()
+    folder, progress = load_checked_tree(store, base.digest, cache), StageProgress("score")
+    tokens = recipe.gates.budgets.latency_tokens
+    return added_latency(store, trained["prompt"]["tree"], folder, tokens, compute, cache, progress)
+
+
+def _contender(recipe: Recipe, method: str, trained: Mapping[str, Mapping[str, Any]]) -> Contender:
+    """A method of the recipe as it was trained."""
+    from pipelines.evaluation.scoring import Contender
+
+    tree = trained[method]["tree"] if method in trained else None
+    settings = {} if method == "prompt" else getattr(recipe.baselines, method).model_dump(mode="json")
+    return Contender(method, method, tree, settings, recipe.head, recipe.data.labels)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,24 @@
 """Gates: what must hold before a prompt may be promoted, and the verdict with its reason.
 
-A comparison (non-inferiority, superiority) goes example by example and has three ends. *Passed*: the lower bound of
-the difference is beyond the threshold. *Refused*: even the upper bound is not, so the prompt is worse than the recipe
-allows. *Inconclusive*: the test set is too small to tell, and the reason says how many examples would be enough.
+A comparison (non-inferiority, superiority, robustness) goes example by example and has three ends. *Passed*: the lower
+bound of the difference is beyond the threshold. *Refused*: even the upper bound is not, so the prompt is worse than the
+recipe allows. *Inconclusive*: the test set is too small to tell, and the reason says how many more would decide.
 Guards have three ends too: see `guards.py`. A verdict is a report, never an exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import DataError, listed
+from pipelines.evaluation.comparisons import claim_of, claim_of_robustness, proven
 from pipelines.evaluation.guards import CALIBRATION, FLOOR, SLICES, calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult, Outcome
-from pipelines.evaluation.scores import Scores, paired
-from pipelines.evaluation.statistics import Interval, examples_needed, mcnemar, paired_bootstrap
-from pipelines.recipe import Gates, NonInferiority, Superiority
+from pipelines.evaluation.scores import Scores
+from pipelines.recipe import Budgets, Gates, NonInferiority, Robustness, Superiority
 
-Comparison = NonInferiority | Superiority
-
-POINTS = 100.0  # one example, right or wrong, in points of accuracy
-IN_WORDS = {
-    "lora": "LoRA",
-    "full": "full fine-tuning",
-    "head_only": "the head alone",
-    "zero_shot": "the untouched base",
-    "champion": "the champion",
-}
 NO_CHAMPION = "there is no champion on these labels yet"
 
 
@@ -48,11 +38,12 @@ class Verdict:
 def judge(
     gates: Gates,
     scores: Mapping[str, Scores],
-    costs: Mapping[str, int],
+    costs: Mapping[str, Any],
     seed: int,
     labels: Sequence[str] = (),
     no_champion: str = NO_CHAMPION,
     slices: Mapping[str, Mapping[str, str]] | None = None,
+    disturbed: Mapping[str, Mapping[str, Scores]] | None = None,
 ) -> Verdict:
     """Whether a prompt may be promoted.
 
@@ -60,16 +51,23 @@ def judge(
         gates: what the recipe asks for.
         scores: on the same test examples: `prompt`, and every baseline and `champion` that a gate compares it with.
             Without a `champion` there is nothing to compare with, and a gate against it is passed.
-        costs: of the prompt: `artifact_bytes` and `trainable_params`, where the recipe has a budget for them.
+        costs: of the prompt: `artifact_bytes`, `trainable_params`, and the figures of `latency.measure`, where the
+            recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
         labels: the recipe's, in the order of the logits; needed where a gate looks at every label.
         no_champion: why there are no scores of a `champion`, where there are none; the gate's reason.
         slices: `{column: {id: value}}` of the test examples; needed where a gate looks at every slice.
+        disturbed: `{gate: scores}` of the same examples with their texts disturbed, by the name of the gate that looks
+            at them: `prompt`, and the method that it is held against.
 
     Raises:
         DataError: scores or costs that a gate needs are missing, or two models were scored on different examples.
     """
     results = [_compared(gate, gates, scores, seed, no_champion) for gate in gates.comparisons]
+    results += [
+        _robust(gate, gates, scores, (disturbed or {}).get(claim_of_robustness(gate).name, {}), seed)
+        for gate in gates.robust
+    ]
     if gates.per_label_accuracy is not None:
         _require("prompt", scores, FLOOR)
         results.append(every_label(scores["prompt"], labels, gates.per_label_accuracy, gates.confidence))
@@ -82,7 +80,7 @@ def judge(
     if gates.max_ece is not None:
         _require("prompt", scores, CALIBRATION)
         results.append(calibrated(scores["prompt"], gates.max_ece, gates.confidence, gates.resamples, seed))
-    results += [_budget(name, limit, costs) for name, limit in gates.budgets if limit is not None]
+    results += list(_budgets(gates.budgets, costs))
     if not results:
         return Verdict("inconclusive", "inconclusive: the recipe names no gates, so nothing was proven", ())
     order: tuple[Outcome, ...] = ("refused", "inconclusive", "passed")
@@ -91,35 +89,27 @@ def judge(
     return Verdict(verdict, f"{verdict}: {'; '.join(decisive)}", tuple(results))
 
 
-def name_of(gate: Comparison) -> str:
-    """What a comparison is called in every report."""
-    return f"{'superior' if isinstance(gate, Superiority) else 'non-inferior'} to {gate.to}"
-
-
-def _compared(gate: Comparison, gates: Gates, scores: Mapping[str, Scores], seed: int, no_champion: str) -> GateResult:
+def _compared(
+    gate: NonInferiority | Superiority, gates: Gates, scores: Mapping[str, Scores], seed: int, no_champion: str
+) -> GateResult:
     """Whether the prompt trails `gate.to` by less than the margin, or is ahead of it by more."""
-    name = name_of(gate)
+    claim = claim_of(gate)
     if gate.to == "champion" and "champion" not in scores:
-        return GateResult(name, "passed", None, None, None, None, no_champion)
+        return GateResult(claim.name, "passed", None, None, None, None, no_champion)
     for who in ("prompt", gate.to):
-        _require(who, scores, name)
-    prompt, other = paired(scores["prompt"], scores[gate.to])
-    difference = POINTS * (prompt.correct.astype(float) - other.correct)  # [n] -100, 0 or 100
-    interval = paired_bootstrap(difference, gates.confidence, gates.resamples, seed, largest=POINTS)
-    threshold = gate.margin if isinstance(gate, Superiority) else -gate.margin
-    verdict: Outcome
-    if interval.low > threshold:
-        verdict, advice = "passed", ""
-    elif interval.high <= threshold:
-        verdict, advice = "refused", ""
-    else:
-        needed = examples_needed(difference, -threshold, gates.confidence, largest=POINTS)
-        verdict, advice = "inconclusive", _advice(gate, len(prompt), needed)
-    reason = _comparison(gate, interval, gates.confidence, verdict) + advice
-    lost, won = int((difference < 0).sum()), int((difference > 0).sum())
-    return GateResult(
-        name, verdict, interval.estimate, interval.low, interval.high, threshold, reason, lost, won, mcnemar(lost, won)
-    )
+        _require(who, scores, claim.name)
+    return proven(claim, scores["prompt"], scores[gate.to], gates, seed)
+
+
+def _robust(
+    gate: Robustness, gates: Gates, scores: Mapping[str, Scores], disturbed: Mapping[str, Scores], seed: int
+) -> GateResult:
+    """Whether disturbed texts cost the prompt less than the margin."""
+    claim = claim_of_robustness(gate)
+    _require("prompt", disturbed, claim.name)
+    held_against, who = (disturbed, gate.beside) if gate.beside else (scores, "prompt")
+    _require(who, held_against, claim.name)
+    return proven(claim, disturbed["prompt"], held_against[who], gates, seed)
 
 
 def _require(who: str, scores: Mapping[str, Scores], gate: str) -> None:
@@ -128,29 +118,33 @@ def _require(who: str, scores: Mapping[str, Scores], gate: str) -> None:
         raise DataError(f"The gate {gate!r} needs the scores of {who!r}; there are those of {listed(scores)}.")
 
 
-def _budget(name: str, limit: int, costs: Mapping[str, int]) -> GateResult:
-    """Whether the prompt costs no more than `limit`."""
-    if name not in costs:
-        raise DataError(f"The recipe has a budget for {name!r}, but the costs tell only {listed(costs)}.")
-    cost, words = costs[name], name.replace("_params", " parameters").replace("_", " ")
-    verdict: Outcome = "passed" if cost <= limit else "refused"
-    return GateResult(f"budget of {words}", verdict, cost, None, None, limit, f"{cost:,} {words} of {limit:,} allowed")
+def _budgets(budgets: Budgets, costs: Mapping[str, Any]) -> Iterator[GateResult]:
+    """Whether the prompt costs no more than each limit."""
+    for key in ("artifact_bytes", "trainable_params"):
+        if (limit := getattr(budgets, key)) is not None:
+            words = key.replace("_params", " parameters").replace("_", " ")
+            cost = _cost(key, costs)
+            yield _budget(f"budget of {words}", cost, limit, f"{cost:,} {words} of {limit:,} allowed")
+    if budgets.added_latency_ms is not None:
+        yield _added_latency(budgets.added_latency_ms, budgets.latency_tokens, costs)
 
 
-def _comparison(gate: Comparison, interval: Interval, confidence: float, verdict: Outcome) -> str:
-    """How far the prompt is ahead or behind, with the bound that decided."""
-    points = round(interval.estimate, 1)
-    standing = f"{abs(points):.1f} points {'behind' if points < 0 else 'ahead of'}" if points else "level with"
-    side, bound = ("at best", interval.high) if verdict == "refused" else ("at worst", interval.low)
-    asks = f"asks for more than {gate.margin:g} ahead" if isinstance(gate, Superiority) else f"allows {gate.margin:g}"
-    return (
-        f"{standing} {IN_WORDS[gate.to]} ({side} {bound:+.2f} at {100 * confidence:g} % confidence), the recipe {asks}"
+def _budget(name: str, cost: int, limit: int, reason: str) -> GateResult:
+    return GateResult(name, "passed" if cost <= limit else "refused", cost, None, None, limit, reason)
+
+
+def _added_latency(limit: float, tokens: int, costs: Mapping[str, Any]) -> GateResult:
+    """Whether the prompt adds no more than `limit` ms to an answer: like a guard, refused only where that is proven."""
+    added, base, least = (_cost(f"{key}_ms", costs) for key in ("added_latency", "base_latency", "added_latency_low"))
+    verdict: Outcome = "passed" if added <= limit else "refused" if least > limit else "inconclusive"
+    reason = (
+        f"{added:.2f} ms (at least {least:.2f}) added to the {base:.2f} ms in which the base alone answers a text of "
+        f"{tokens} tokens, {limit:g} allowed"
     )
+    return GateResult("budget of added latency", verdict, added, None, None, limit, reason)
 
 
-def _advice(gate: Comparison, n: int, needed: int | None) -> str:
-    """What to do about a test set that cannot tell."""
-    if needed is None:
-        doubt = "no further ahead" if isinstance(gate, Superiority) else "that far behind"
-        return f", and {n:,} test examples cannot tell whether it is really {doubt}"
-    return f": {n:,} test examples are too few to tell, about {needed:,} would be enough"
+def _cost(key: str, costs: Mapping[str, Any]) -> Any:
+    if key not in costs:
+        raise DataError(f"The recipe has a budget for {key!r}, but the costs tell only {listed(costs)}.")
+    return costs[key]

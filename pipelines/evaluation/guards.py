@@ -7,6 +7,7 @@ few test examples to prove that it is answered well, but often enough to prove t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.evaluation.calibration import calibration_error, calibration_noise
 from pipelines.evaluation.outcome import GateResult, Outcome
 from pipelines.evaluation.scores import Scores
-from pipelines.evaluation.statistics import binomial_at_most
+from pipelines.evaluation.statistics import binomial_at_most, tries_to_prove_below
 
 FLOOR = "accuracy of every label"
 SLICES = "accuracy of every slice"
@@ -77,7 +78,15 @@ def _every_group(
         f"{labels[weakest]!r}, the weakest {kind}, is answered rightly in {100 * share[weakest]:.1f} % of its "
         f"{rows[weakest]:,} test examples, which {found} the {100 * floor:g} % that the recipe asks for"
     )
+    if verdict == "inconclusive":
+        needed = tries_to_prove_below(float(share[weakest]), floor, level)
+        reason += _more(needed - int(rows[weakest]), f"of this {kind}")
     return GateResult(name, verdict, float(share[weakest]), None, None, floor, reason)
+
+
+def _more(examples: int, of_what: str) -> str:
+    """What to do about a test set that cannot tell."""
+    return f": about {max(1, examples):,} more test examples {of_what} would decide"
 
 
 def calibrated(scores: Scores, limit: float, confidence: float, resamples: int, seed: int) -> GateResult:
@@ -86,11 +95,15 @@ def calibrated(scores: Scores, limit: float, confidence: float, resamples: int, 
     The estimate leans upward, so one inside the limit passes. One beyond it is refused where even the estimate less
     its noise, at this confidence, is beyond it.
     """
-    error = calibration_error(scores)
-    least = max(0.0, error - calibration_noise(scores, confidence, resamples, seed))
+    error, noise = calibration_error(scores), calibration_noise(scores, confidence, resamples, seed)
+    least = max(0.0, error - noise)
     verdict: Outcome = "passed" if error <= limit else "refused" if least > limit else "inconclusive"
     reason = (
         f"probabilities are off by {100 * error:.1f} points on average (by {100 * least:.1f} at least, at "
         f"{100 * confidence:g} % confidence), the recipe allows {100 * limit:g}"
     )
+    if verdict == "inconclusive":
+        # Noise falls with the root of the examples; half as much again, and the estimate's own scatter is outrun.
+        needed = math.ceil(len(scores) * (1.5 * noise / (error - limit)) ** 2)
+        reason += _more(needed - len(scores), "like these")
     return GateResult(CALIBRATION, verdict, error, None, None, limit, reason)

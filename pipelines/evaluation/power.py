@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.evaluation.gates import POINTS, name_of
+from pipelines.evaluation.comparisons import POINTS, claim_of
 from pipelines.evaluation.statistics import chance, enough
 from pipelines.recipe import Gates
 
@@ -30,7 +30,7 @@ def foresee(gates: Gates, rows: int) -> list[dict[str, Any]]:
     variance = POINTS**2 * gates.disagreement
     return [
         {
-            "gate": name_of(gate),
+            "gate": claim_of(gate).name,
             "power": round(chance(gate.margin, variance, rows, gates.confidence, largest=POINTS), 4),
             "wanted": wanted,
             "rows": rows,

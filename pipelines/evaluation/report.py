@@ -191,7 +191,7 @@ def _draw_gates(axes: Axes, record: Record) -> None:
         axes.grid(axis="x", color=GRID)
         axes.axvline(0, color=MUTED, linewidth=1)
         names = [gate["name"].partition(" to ") for gate in drawn]
-        ahead = {"superior": "ahead of "}
+        ahead = {"superior": "ahead of ", "robust": "robust to "}
         axes.set_yticks(range(len(drawn)), [ahead.get(kind, "") + METHODS.get(to, to) for kind, _, to in names])
         axes.set_ylim(len(drawn) - 0.5, -0.5)
     else:

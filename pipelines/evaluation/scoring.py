@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Contender:
     settings: dict[str, Any]
     head: Head
     labels: tuple[str, ...]
+    shards: str | None = None  # what to answer, in the place of what all answer
 
 
 def score_all(
@@ -44,7 +46,7 @@ def score_all(
     cache: Path,
     on_news: News,
 ) -> dict[str, str]:
-    """`{contender: digest of its scores}` on the shards of one split.
+    """`{contender: digest of its scores}` on the shards of one split, or on those that a contender brings.
 
     Args:
         store: holds the weights and the shards, and keeps the scores.
@@ -55,19 +57,19 @@ def score_all(
         cache: for weights and shards.
         on_news: called with each line of a worker's progress.
     """
-    folder = load_tree(store, shards, cache)
     digests: dict[str, str] = {}
     missing: dict[str, tuple[ScoreJob, dict[str, Any]]] = {}
     for contender in contenders:
-        inputs = _inputs(contender, base_digest, shards)
+        asked = contender.shards or shards
+        inputs = _inputs(contender, base_digest, asked)
         if known := recall(store, STAGE, inputs):
             digests[contender.name] = known.value["scores"]
         else:
-            missing[contender.name] = (_job(contender, folder, store, cache), inputs)
-    rows = read_rows(folder) if missing else None
+            missing[contender.name] = (_job(contender, load_tree(store, asked, cache), store, cache), inputs)
+    read = lru_cache(maxsize=1)(read_rows)  # most contenders answer the same
 
     def keep(name: str, finished: Path) -> None:
-        assert rows is not None
+        rows = read(missing[name][0].rows)
         logits = load_file(finished / "logits.safetensors")["logits"]
         digests[name] = save_scores(store, rows.ids, rows.labels, logits)
         remember(store, STAGE, missing[name][1], {"scores": digests[name]}, 0.0)

@@ -70,32 +70,32 @@ def paired_bootstrap(
     return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
-def examples_needed(
-    difference: NDArray[np.float64], margin: float, confidence: float, power: float = 0.8, *, largest: float
+def examples_to_decide(
+    difference: NDArray[np.float64], threshold: float, confidence: float, power: float = 0.8, *, largest: float
 ) -> int | None:
-    """How many test examples would prove non-inferiority, were the difference what it looks like here.
+    """How many test examples would decide, were the difference what it looks like here: to pass, or to be refused.
 
     By the normal approximation of the bound above, its imagined example included: the smallest n for which
     `gap = largest/n + (z_confidence + z_power) * sqrt(variance/n + (largest/n)**2)`, where gap is how far the estimate
-    stays inside the margin.
+    lies from the threshold, on whichever side.
 
     Args:
         difference: [n] as for `paired_bootstrap`.
-        margin: how far one may trail the other, in the same units; positive.
+        threshold: what the difference must be above, in the same units; negative where it may trail.
         confidence: of the one-sided bound.
         power: how often that many examples would be enough.
         largest: as for `paired_bootstrap`.
 
     Returns:
-        None where the estimate itself is at or beyond the margin: no number of such examples would do.
+        None where the estimate itself is the threshold: no number of such examples would do.
     """
     _check(difference, largest)
-    gap = float(difference.mean()) + margin
+    gap = abs(float(difference.mean()) - threshold)
     return enough(gap, float(difference.var()), confidence, power, largest=largest) if gap > 0 else None
 
 
 def enough(gap: float, variance: float, confidence: float, power: float, *, largest: float) -> int:
-    """The n of `examples_needed` for differences of this variance whose mean lies `gap` (positive) inside the margin.
+    """The n of `examples_to_decide` for differences of this variance that lie `gap` (positive) off the threshold.
 
     It is where `chance` reaches `power`.
     """
@@ -116,6 +116,26 @@ def chance(gap: float, variance: float, n: int, confidence: float, *, largest: f
     normal = NormalDist()
     spread = math.sqrt(variance / n + (largest / n) ** 2)
     return normal.cdf((gap - largest / n) / spread - normal.inv_cdf(confidence))
+
+
+def tries_to_prove_below(share: float, limit: float, level: float, power: float = 0.8) -> int:
+    """How many tries prove a share below the limit, were it what it looks like: for `binomial_at_most` to be <= level.
+
+    By the normal approximation with its continuity correction.
+
+    Source: Fleiss, Levin & Paik 2003, "Statistical Methods for Rates and Proportions", section 2.5.
+
+    Args:
+        share: of successes; below `limit`.
+        limit: a fraction, above 0 and below 1.
+        level: of the test.
+        power: how often that many tries would be enough.
+    """
+    normal = NormalDist()
+    spread = normal.inv_cdf(1 - level) * math.sqrt(limit * (1 - limit))
+    spread += normal.inv_cdf(power) * math.sqrt(share * (1 - share))
+    n = (spread / (limit - share)) ** 2
+    return math.ceil(n / 4 * (1 + math.sqrt(1 + 2 / (n * (limit - share)))) ** 2)
 
 
 def mcnemar(lost: int, won: int) -> float:

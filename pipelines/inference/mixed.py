@@ -58,7 +58,7 @@ def _scores(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPro
     own = _by_prompt(prompts)
     if len(own) == 1:
         ids, mask = (part.to(base.device) for part in padded(rows))
-        return list(_scores_of_one(base, ids, mask, prompts[0]))
+        return list(scores_of_one(base, ids, mask, prompts[0]))
     read = _features(base, rows, [prompt.tensors for prompt in prompts], _pooling(prompts[0]))
     found: dict[int, Tensor] = {}
     for places in own:
@@ -66,7 +66,7 @@ def _scores(base: Base, rows: Sequence[Sequence[int]], prompts: Sequence[SoftPro
     return [found[row] for row in range(len(rows))]
 
 
-def _scores_of_one(base: Base, input_ids: Tensor, mask: Tensor, prompt: SoftPrompt) -> Tensor:
+def scores_of_one(base: Base, input_ids: Tensor, mask: Tensor, prompt: SoftPrompt) -> Tensor:
     """Class logits [B, C] of rows that all follow the same prompt."""
     if "word_ids" in prompt.head:
         return word_scores(base, input_ids, mask, prompt.tensors, prompt.head)

@@ -5,7 +5,7 @@ the digest and into the artifact like everything else. Where something runs (wor
 see `training/compute.py`.
 """
 
-from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Superiority
+from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Robustness, Superiority
 from .load import load_recipe
 from .methods import INSERTED, OWN_KEYS, Baselines, Full, HeadOnly, Lora, Method, Optimisation, Prompt, ZeroShot
 from .problem import BasePin, Checks, Data, Head, Template
@@ -34,6 +34,7 @@ __all__ = [
     "Promotion",
     "Prompt",
     "Recipe",
+    "Robustness",
     "Section",
     "Superiority",
     "Sweep",

@@ -19,7 +19,20 @@ from .sweep import Sweep, changed, in_one_line
 class Promotion(Section):
     """`[promotion]`: what happens to a prompt that passed."""
 
-    policy: Literal["automatic", "manual"] = "manual"
+    policy: Literal["automatic", "manual", "family"] = "manual"
+    family: Name | None = None  # of recipes whose promotions are decided together
+    control: Literal["fdr", "fwer"] = "fdr"  # of what: the share of false promotions, or the chance of a single one
+
+    @model_validator(mode="after")
+    def _family_has_a_name(self) -> Promotion:
+        if (self.policy == "family") != (self.family is not None):
+            raise ValueError(f"promotion.family belongs to policy = 'family', which needs it: got {self.family!r}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        absent = {"family", "control"} if self.family is None else set()
+        return {key: value for key, value in dump(self).items() if key not in absent}
 
 
 class Recipe(Section):
@@ -83,10 +96,19 @@ class Recipe(Section):
                 f"template.text = {self.template.text!r} puts the prompt at {{prompt}}, which prompt.method = "
                 f"{self.prompt.method!r} cannot do; {listed(INSERTED)} can. Take {{prompt}} out, or choose one of them"
             )
+        if self.gates.budgets.added_latency_ms and self.gates.budgets.latency_tokens > self.template.max_tokens:
+            raise ValueError(
+                f"gates.budgets.latency_tokens = {self.gates.budgets.latency_tokens} is more than template.max_tokens "
+                f"= {self.template.max_tokens}: no text is ever that long. Lower it"
+            )
+        if self.promotion.family and not (self.gates.comparisons or self.gates.robust):
+            raise ValueError(
+                "promotion.family needs a gate that claims something: gates.non_inferior, superior or robust"
+            )
         compared = {name for name, _ in self.baselines.named()} | {"champion"}
-        for gate in self.gates.comparisons:
-            if gate.to not in compared:
-                raise ValueError(f"a gate compares with {gate.to!r}, but there is no [baselines.{gate.to}]")
+        for opponent in self.gates.opponents:
+            if opponent not in compared:
+                raise ValueError(f"a gate compares with {opponent!r}, but there is no [baselines.{opponent}]")
         return self
 
     @model_validator(mode="after")

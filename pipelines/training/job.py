@@ -7,6 +7,8 @@ OUT/NAME/                   one finished job, published whole:
     weights.safetensors     a training job: what was trained, by parameter name
     prompt.* proof.*        a training job of a soft prompt: its artifact
     logits.safetensors      a scoring job: logits [n, C] in the rows' order
+
+A latency job has its figures in result.json alone.
 """
 
 from __future__ import annotations
@@ -74,9 +76,22 @@ class ScoreJob(_Closed):
     rows: Path
 
 
+class LatencyJob(_Closed):
+    """Measure what a minted prompt adds to the time of an answer."""
+
+    do: Literal["time"] = "time"
+    name: str
+    weights: Path  # the folder of its artifact
+    tokens: int
+    seed: int = 0
+
+
+Job = TrainJob | ScoreJob | LatencyJob
+
+
 class JobFile(_Closed):
     """Several jobs on one base, which a worker loads once."""
 
     base: Path
     compute: Compute
-    jobs: tuple[Annotated[TrainJob | ScoreJob, Field(discriminator="do")], ...]
+    jobs: tuple[Annotated[Job, Field(discriminator="do")], ...]

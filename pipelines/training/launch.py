@@ -20,16 +20,14 @@ from filelock import FileLock, Timeout
 import pipelines.errors
 from pipelines.errors import PromptmintError, TrainingError
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import LAUNCHER, Job, JobFile
 
 POLL_S = 0.2
 News = Callable[[dict[str, Any]], None]
 Done = Callable[[str, Path], None]
 
 
-def launch(
-    base: Path, jobs: Sequence[TrainJob | ScoreJob], compute: Compute, on_news: News, on_done: Done, scratch: Path
-) -> None:
+def launch(base: Path, jobs: Sequence[Job], compute: Compute, on_news: News, on_done: Done, scratch: Path) -> None:
     """Run every job on one loaded base; each finished one is handed over at once: a later failure loses nothing.
 
     Args:

@@ -37,7 +37,7 @@ from pipelines.tokens.template import MARKER
 from pipelines.training.activations import Room
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, METHODS, JobFile, ScoreJob, TrainJob
+from pipelines.training.job import LAUNCHER, METHODS, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
@@ -62,6 +62,8 @@ def main(job_path: Path, out: Path) -> None:
             torch.manual_seed(job.seed + _rank())
             if isinstance(job, TrainJob):
                 _train(job, base, jobs.base, out, jobs.compute)
+            elif isinstance(job, LatencyJob):
+                _time(job, base, out)
             elif _rank() == 0:
                 _score(job, base, jobs.base, out)
             if _digest_weights(base) != untouched:
@@ -131,6 +133,13 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
         save_file({"logits": logits}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
     _tell(out, job.name, {"scored": len(logits)})
+
+
+def _time(job: LatencyJob, base: Base, out: Path) -> None:
+    from pipelines.evaluation.latency import measure
+
+    with _published(out, job.name) as folder:
+        (folder / "result.json").write_bytes(canonical_json(measure(base, read_prompt(job.weights), job.tokens)))
 
 
 WEIGHTS = "weights.safetensors"

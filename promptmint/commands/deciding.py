@@ -80,6 +80,27 @@ def rollback(
     _print_champion(name, flow(name, who or getpass.getuser(), why, to, expected), as_json)
 
 
+def promote_family(
+    family: Annotated[str, typer.Argument(help="The name that recipes give as promotion.family")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be promoted")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Promote what waits in a family of recipes and is proven, all of them judged together."""
+    embedded_prefect()
+    from flows.promote import promote_family as flow
+
+    found = flow(family, dry_run)
+    done = {True: "would be promoted" if dry_run else "promoted", False: "not promoted"}
+    lines = [
+        f"{each['name']} version {each['version']}: {done[each['promoted']]}, {each['why']}"
+        for each in found["members"]
+        if each["version"] is not None
+    ]
+    count = sum(each["promoted"] for each in found["members"])
+    lines.append(f"{count} of {len(found['members'])} {done[True]}")
+    report(found, "\n".join(lines), as_json)
+
+
 def reconcile(
     name: Annotated[str | None, typer.Argument(help="A recipe's name", show_default="every recipe")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what differs")] = False,

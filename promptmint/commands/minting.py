@@ -14,7 +14,8 @@ from promptmint.embedded import embedded_prefect
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "leaderboard", "artifact", "aliases", "not_promoted",
+    "scores", "gates", "seconds", "unchanged", "data", "power", "leaderboard", "disturbed", "latency",
+    "artifact", "aliases", "not_promoted",
     "flow_run",
 )  # fmt: skip
 

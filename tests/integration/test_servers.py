@@ -74,9 +74,10 @@ class TestServers:
             "retrain-on-new-data": "flows.retrain.retrain",
             "watch": "flows.watch.watch",
             "promote": "flows.promote.promote",
+            "promote-family": "flows.promote.promote_family",
         }
         assert sorted(first["deployments"]) == sorted(
-            f"{entry['entrypoint'].split('.')[-1]}/{name}" for name, entry in found.items()
+            f"{entry['entrypoint'].split('.')[-1].replace('_', '-')}/{name}" for name, entry in found.items()
         )
         for name in ("retrain", "retrain-scheduled", "retrain-on-new-data"):
             assert found[name]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
@@ -133,7 +134,7 @@ class TestServers:
 
         assert [again[name]["already_running"] for name in SERVED] == [False, True, False]
         assert again["mlflow"]["pid"] == first["mlflow"]["pid"]
-        assert len(place.deployments()) == 5
+        assert len(place.deployments()) == 6
         (found,) = place.flow_runs("retrain")
         assert (found["id"], found["state_type"]) == (run, "CRASHED")
         assert place.deployments()["retrain"]["global_concurrency_limit"]["active_slots"] == 0

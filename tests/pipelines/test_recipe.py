@@ -123,7 +123,7 @@ UNKNOWN = [
     (
         "[gates.budgets]",
         "bytes = 1",
-        "gates.budgets.bytes: unknown key. Known here: 'artifact_bytes', 'trainable_params'.",
+        "gates.budgets.bytes: unknown key. Known here: 'added_latency_ms', 'artifact_bytes', 'latency_tokens'",
     ),
     ("", "[baselines.adapter]\nrate = 1.0", "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'lora'"),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
-from pipelines.evaluation.gates import IN_WORDS
+from pipelines.evaluation.comparisons import IN_WORDS
 from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
@@ -113,6 +113,7 @@ def _gates(gates: Sequence[Record]) -> list[dict[str, Any]]:
             "p_value": None,
             **gate,
             "title": _title(gate["name"]),
+            "sides": _sides(gate["name"]),
             "figure": figures.gate_figure(gate, scale),
             "last_comparison": bool(drawn) and gate is drawn[-1],
         }
@@ -124,6 +125,16 @@ def _title(name: str) -> str:
     """A gate's name with its opponent as people call it."""
     kind, to, other = name.partition(" to ")
     return words.sentence(f"{kind}{to}{IN_WORDS.get(other, other)}").rstrip(".")
+
+
+def _sides(name: str) -> tuple[str, str]:
+    """What a comparison compares."""
+    with_itself = name.startswith("robust") and " beside " not in name
+    return (
+        ("the answer to the disturbed text", "that to the text as it is")
+        if with_itself
+        else ("the prompt", "the other")
+    )
 
 
 def _between(scores: Record) -> str:
