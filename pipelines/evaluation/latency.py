@@ -64,8 +64,8 @@ def measure(base: Base, prompt: SoftPrompt, tokens: int) -> dict[str, Any]:
     The prompt is read once beforehand, as a server does it. Both answer the same `tokens` drawn token ids in turn, each
     first in every other round, so that whatever else the machine does falls on both; the first rounds are thrown away.
     A prompt whose template says where it stands comes after them. What is added is the median of the rounds'
-    differences, with a range that holds the true one in 95 % of the cases. Tokenising takes part in neither, since it is
-    the same for both.
+    differences, with a range that holds the true one in 95 % of the cases. Tokenising takes part in neither, since it
+    is the same for both.
     """
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(base.embeddings.weight.shape[0], (1, tokens), generator=drawn).to(base.device)
