@@ -11,6 +11,8 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from pipelines.data.drift import all_seen
+from pipelines.data.drift import refusal as drift_refusal
 from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.known import find_recipe
@@ -22,6 +24,7 @@ from pipelines.training.compute import Compute, load_compute
 from pipelines.training.leaderboard import chosen
 from tasks.bases import pin_base
 from tasks.data import snapshot, validate
+from tasks.drifting import drift, seen_by_champion
 from tasks.gating import judge
 from tasks.limits import no_longer_than, one_of
 from tasks.progress import News, tell
@@ -94,8 +97,17 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         others = (each["gate"].removeprefix("non-inferior to ") for each in weak)
         tell(News("validate", f"low power against {', '.join(others)}"))
 
+    seen = record["seen_by_champion"] = seen_by_champion(settings, key, report["split_trees"])
+    if why := all_seen(seen, settings.gates):
+        return _end(record, seconds, verdict="refused", reason=f"refused: {why}")
+
     with _timed(seconds, "tokenize"):
         shards = tokenize(settings, base, report)
+    if settings.drift:
+        with _timed(seconds, "drift"):
+            record["drift"] = drift(settings, base, key, report["split_trees"], compute)
+        if why := drift_refusal(record["drift"]):
+            return _end(record, seconds, verdict="refused", reason=f"refused: {why}")
     if settings.sweep:
         with _timed(seconds, "sweep"):
             record["leaderboard"] = sweep(settings, base, shards, compute)
@@ -113,7 +125,8 @@ def _mint(settings: Recipe, compute: Compute) -> dict[str, Any]:
         if settings.gates.budgets.added_latency_ms is not None:
             more["latency"] = measure_latency(settings, base, trained, compute)
     with _timed(seconds, "judge"):
-        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not, **more)
+        seen_ids = seen["ids"] if seen else None
+        verdict = judge(settings, scores, trained, report["tree"], reigning.why_not, seen=seen_ids, **more)
 
     record["scores"] |= verdict.pop("scores")
     record |= {"score_digests": scores, **more}

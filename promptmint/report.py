@@ -23,19 +23,21 @@ def write_run(reference: str, to: Path, texts: bool = True) -> dict[str, Any]:
     Args:
         reference: NAME, the last run of a recipe; or the run that made NAME@VERSION, NAME@champion, NAME@challenger.
         to: the file to write; what was there is replaced.
-        texts: whether the worst errors come with what was written in them.
+        texts: whether the worst errors come with what was written in them, and drift with the words that changed.
 
     Raises:
         RegistryError: not a reference, or nobody is champion or challenger.
         LedgerError: no such version.
         NotInStore: there is no such run.
     """
+    from pipelines.evaluation.pages.drift import load_words
     from pipelines.evaluation.pages.evidence import gather
     from pipelines.evaluation.pages.run import run_page
 
     store = the_store()
     record = _record(store, reference)
-    page = run_page(record, gather(store, record, texts), _base(store, record))
+    changed = load_words(store, record) if texts else None
+    page = run_page(record, gather(store, record, texts), _base(store, record), changed)
     told = {key: record[key] for key in ("recipe", "run_key", "verdict")}
     return {**_written(page, to), **told}
 

@@ -48,6 +48,7 @@ def progress(console: Console) -> Iterator[None]:
 
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
+    from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
     from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
 
     if rows := leaderboard_rows(record.get("leaderboard") or []):
@@ -58,6 +59,10 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
     for line in power_lines(record):
         console.print(f"[yellow]Low power:[/] {escape(line)}")
+    if rows := drift_rows(record):
+        console.print(_table(f"Drift: {compared_with(record)}", DRIFTED, rows))
+    for line in [*moved_lines(record), *drift_lines(record)]:
+        console.print(f"[yellow]Drift:[/] {escape(line[:1].lower() + line[1:])}")
     why = record["reason"].removeprefix(f"{record['verdict']}: ")
     console.print(f"Verdict: {_coloured(record['verdict'])}: {escape(why)}")
     if lost := record.get("not_promoted"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,11 @@ from pipelines.data.validate import load_slices
 from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.evaluation.gates import judge as judge_gates
 from pipelines.evaluation.metrics import by_value, summary
-from pipelines.evaluation.scores import load_scores
+from pipelines.evaluation.scores import among, load_scores
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
+from pipelines.store.trees import load_bytes
 
 
 @task(task_run_name="judge")
@@ -26,15 +28,19 @@ def judge(
     no_champion: str = NO_CHAMPION,
     disturbed: Mapping[str, Mapping[str, Any]] | None = None,
     latency: Mapping[str, Any] | None = None,
+    seen: str | None = None,
 ) -> dict[str, Any]:
     """`{verdict, reason, gates, scores, slices}`: the decision, and the tables that it rests on.
 
     `report_tree` is the data report's; `no_champion` says why `scores` has no champion's, where it has none;
-    `disturbed` and `latency` are what `score_disturbed` and `measure_latency` found.
+    `disturbed` and `latency` are what `score_disturbed` and `measure_latency` found;
+    `seen` names the examples that the champion learnt from: it is not compared on them.
     """
     store = the_store()
     slices = load_slices(store, report_tree, recipe.data, cache_folder())
     loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
+    if seen and (champion := loaded.get("champion")):
+        loaded["champion"] = among(champion, set(champion.ids) - set(json.loads(load_bytes(store, seen))))
     others = {
         gate: {method: load_scores(store, digest) for method, digest in found["scores"].items()}
         for gate, found in (disturbed or {}).items()

@@ -6,19 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
 from pipelines.bases.pin import PinnedBase, base_record
-from pipelines.errors import listed
 from pipelines.evaluation.comparisons import claim_of_robustness
 from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.memo import once
-from pipelines.promotion import ledger
+from pipelines.promotion.champion import reigning
 from pipelines.recipe import Head, Recipe, Template
-from pipelines.runs import finished
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_ledger, the_store
 from pipelines.store.trees import load_checked_tree, load_tree
@@ -112,27 +109,18 @@ class Reigning:
 
 @task(task_run_name="score champion", **RETRYING)
 def score_champion(recipe: Recipe, run_key: str, test_tree: str, compute: Compute) -> Reigning:
-    """The reigning champion scored on the same examples, on its own base, where it answers the same labels.
-
-    A run that was interrupted after its own promotion is compared with the champion before it, as it was then.
-    """
+    """The reigning champion scored on the same examples, on its own base, where it answers the same labels."""
     from pipelines.evaluation.scoring import Contender, score_all
 
     store = the_store()
-    entries = ledger.read(the_ledger(), recipe.name)
-    before = list(takewhile(lambda entry: entry.run_key != run_key or entry.action == "registered", entries))
-    champion, sequence = ledger.state(before).champion, len(entries)
-    if champion is None:
-        return Reigning(None, NO_CHAMPION, sequence)
-    of_champion = next(entry.run_key for entry in entries if entry.version == champion)
-    record = finished(store, recipe.name, of_champion)
-    if record is None:
-        why_not = f"the store has no record of the champion's run (version {champion}), so there was no comparison"
-        return Reigning(None, why_not, sequence)
-    if record["labels"] != list(recipe.data.labels):
-        others = f"the champion (version {champion}) answers other labels, {listed(record['labels'])}"
-        return Reigning(None, f"{others}, so there was no comparison", sequence)
-    tree = record["artifact"]
+    champion = reigning(store, the_ledger(), recipe.name, run_key)
+    if champion.version is None:
+        return Reigning(None, NO_CHAMPION, champion.sequence)
+    if champion.record is None:
+        return Reigning(None, champion.lost, champion.sequence)
+    if why_not := champion.of_others(recipe.data.labels):
+        return Reigning(None, why_not, champion.sequence)
+    tree = champion.record["artifact"]
     card = json.loads((load_tree(store, tree, cache_folder()) / "prompt.json").read_bytes())
     base = base_record(store, card["base"]["digest"])
     head = Head(kind=card["head"]["kind"], words=card["head"]["words"])
@@ -142,4 +130,4 @@ def score_champion(recipe: Recipe, run_key: str, test_tree: str, compute: Comput
     digests = score_all(
         store, [contender], base.digest, folder, tokens, compute, cache_folder(), StageProgress("score-champion")
     )
-    return Reigning(digests["champion"], "", sequence)
+    return Reigning(digests["champion"], "", champion.sequence)

@@ -36,7 +36,7 @@ def text_columns(rows: pd.DataFrame) -> list[str]:
     return [name for name in ("text", "pair") if name in rows.columns]
 
 
-def _normal(rows: pd.DataFrame) -> pd.Series:
+def normal_texts(rows: pd.DataFrame) -> pd.Series:
     """What duplicates share, of one text or two; a separator that is white space stands in no normalised text."""
     parts = [rows[name].map(normalised) for name in text_columns(rows)]
     joined = ["\x1f".join(texts) for texts in zip(*parts, strict=True)]
@@ -77,7 +77,7 @@ def split_rows(accepted: pd.DataFrame, data: Data) -> Split:
     validation rows so is the validation split. A training or validation row that repeats a test text is dropped, and so
     is a training row that repeats a validation text.
     """
-    normal = _normal(accepted)
+    normal = normal_texts(accepted)
     side = accepted["split"].where(accepted["split"].notna(), "train").astype(object)
     carved: list[tuple[str, Salt, float]] = [
         ("test", "split", data.test_fraction),

@@ -16,7 +16,7 @@ from pipelines.errors import DataError, listed
 from pipelines.evaluation.comparisons import claim_of, claim_of_robustness, proven
 from pipelines.evaluation.guards import CALIBRATION, FLOOR, SLICES, calibrated, every_label, every_slice
 from pipelines.evaluation.outcome import GateResult, Outcome
-from pipelines.evaluation.scores import Scores
+from pipelines.evaluation.scores import Scores, among
 from pipelines.recipe import Budgets, Gates, NonInferiority, Robustness, Superiority
 
 NO_CHAMPION = "there is no champion on these labels yet"
@@ -50,7 +50,8 @@ def judge(
     Args:
         gates: what the recipe asks for.
         scores: on the same test examples: `prompt`, and every baseline and `champion` that a gate compares it with.
-            Without a `champion` there is nothing to compare with, and a gate against it is passed.
+            Without a `champion` there is nothing to compare with, and a gate against it is passed; its scores may be of
+            fewer examples: those that it has not learnt from.
         costs: of the prompt: `artifact_bytes`, `trainable_params`, and the figures of `latency.measure`, where the
             recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
@@ -98,7 +99,7 @@ def _compared(
         return GateResult(claim.name, "passed", None, None, None, None, no_champion)
     for who in ("prompt", gate.to):
         _require(who, scores, claim.name)
-    return proven(claim, scores["prompt"], scores[gate.to], gates, seed)
+    return proven(claim, *_on_fair_examples(scores, gate.to), gates, seed)
 
 
 def _robust(
@@ -110,6 +111,12 @@ def _robust(
     held_against, who = (disturbed, gate.beside) if gate.beside else (scores, "prompt")
     _require(who, held_against, claim.name)
     return proven(claim, disturbed["prompt"], held_against[who], gates, seed)
+
+
+def _on_fair_examples(scores: Mapping[str, Scores], to: str) -> tuple[Scores, Scores]:
+    """The prompt's scores and the other's: of a champion only on the examples that it has not learnt from."""
+    other = scores[to]
+    return (among(scores["prompt"], other.ids) if to == "champion" else scores["prompt"]), other
 
 
 def _require(who: str, scores: Mapping[str, Scores], gate: str) -> None:

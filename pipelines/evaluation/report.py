@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
+from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
 from pipelines.evaluation.power import in_words, low
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def markdown(record: Record) -> str:
     if rows := [[name, _percent(s["ece"])] for name, s in scored if s and s.get("ece") is not None]:
         lines += ["## Calibration", "", *_table(("Method", "Expected calibration error, points"), rows, right=1), ""]
     lines += _data_section(record.get("data") or {})
+    lines += _drift_section(record)
     if seconds := record.get("seconds"):
         rows = [[stage, _seconds(value)] for stage, value in seconds.items()]
         lines += ["## Where the time went", "", *_table(("Stage", "Seconds"), rows, right=1), ""]
@@ -230,6 +232,14 @@ def _data_section(data: Record) -> list[str]:
     if problems := data.get("problems"):
         lines += [*(f"- {_safe(problem)}" for problem in problems), ""]
     return lines
+
+
+def _drift_section(record: Record) -> list[str]:
+    """How far the data have moved from the champion's, and whether it has learnt from test examples."""
+    rows, told = drift_rows(record), [*moved_lines(record), *drift_lines(record)]
+    lines = [f"{_sentence(_safe(compared_with(record)))}", "", *_table(DRIFTED, rows), ""] if rows else []
+    lines += [*(f"- {_safe(_sentence(line))}" for line in told), ""] if told else []
+    return ["## Drift", "", *lines] if lines else []
 
 
 def _scores(record: Record) -> Mapping[str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ by id: the same answers have the same digest, in whatever order and batches they
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -138,6 +138,14 @@ def paired(a: Scores, b: Scores) -> tuple[Scores, Scores]:
             f"{first.ids[differ[0]]!r}. Score both on the same test split."
         )
     return first, second
+
+
+def among(scores: Scores, ids: Collection[str]) -> Scores:
+    """The scores of these examples alone, in their order; examples that were not scored are passed over."""
+    asked = frozenset(ids)
+    rows = [row for row, name in enumerate(scores.ids) if name in asked]
+    names = tuple(scores.ids[row] for row in rows)
+    return Scores(names, scores.label[rows], scores.prediction[rows], scores.probability[rows])
 
 
 def _sorted(scores: Scores) -> Scores:

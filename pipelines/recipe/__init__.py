@@ -5,6 +5,7 @@ the digest and into the artifact like everything else. Where something runs (wor
 see `training/compute.py`.
 """
 
+from .drift import Drift
 from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Robustness, Superiority
 from .load import load_recipe
 from .methods import INSERTED, OWN_KEYS, Baselines, Full, HeadOnly, Lora, Method, Optimisation, Prompt, ZeroShot
@@ -22,6 +23,7 @@ __all__ = [
     "Budgets",
     "Checks",
     "Data",
+    "Drift",
     "Full",
     "Gates",
     "Grid",

@@ -9,6 +9,7 @@ from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serialize
 
 from ..digests import digest_json
 from ..errors import listed
+from .drift import Drift
 from .gates import Gates
 from .methods import INSERTED, Baselines, Optimisation, Prompt
 from .problem import BasePin, Data, Head, Template
@@ -51,6 +52,7 @@ class Recipe(Section):
     gates: Gates = Gates()
     promotion: Promotion = Promotion()
     sweep: Sweep | None = None
+    drift: Drift | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -123,4 +125,5 @@ class Recipe(Section):
 
     @model_serializer(mode="wrap")
     def _what_is_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dump(self).items() if key != "sweep" or value is not None}
+        # Recipes that were written before there were sweeps and drift keep their digests.
+        return {key: value for key, value in dump(self).items() if key not in ("sweep", "drift") or value is not None}

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipelines.inference.base import Base
+from pipelines.inference.forward import hidden_states, pooled
 from pipelines.training.batches import in_rows_order
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned
@@ -55,3 +57,16 @@ def features_of(tuned: Tuned, rows: Rows, batch_size: int, precision: str) -> Fe
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         features = in_rows_order(lambda batch: tuned.features(*rows.batch(batch, device)[0]), rows.lengths, batch_size)
     return Features(features, rows.labels, rows.lengths)
+
+
+@torch.no_grad()
+def states_of(base: Base, rows: Rows, batch_size: int) -> Tensor:
+    """The untouched base's last hidden states [n, d] of every row, the mean over its positions, in the rows' order."""
+    if not len(rows):
+        return torch.empty(0, base.hidden_width)
+
+    def states(batch: NDArray[np.int64]) -> Tensor:
+        ids, mask = rows.batch(batch, base.device)[0]
+        return pooled(hidden_states(base, ids, mask, {}), mask, "mean")
+
+    return in_rows_order(states, rows.lengths, batch_size)

@@ -7,6 +7,7 @@ OUT/NAME/                   one finished job, published whole:
     weights.safetensors     a training job: what was trained, by parameter name
     prompt.* proof.*        a training job of a soft prompt: its artifact
     logits.safetensors      a scoring job: logits [n, C] in the rows' order
+    states.safetensors      an embedding job: states [n, d] in the rows' order
 
 A latency job has its figures in result.json alone.
 """
@@ -76,6 +77,16 @@ class ScoreJob(_Closed):
     rows: Path
 
 
+class EmbedJob(_Closed):
+    """Give the untouched base's mean-pooled last hidden states of some rows of several shards."""
+
+    do: Literal["embed"] = "embed"
+    name: str
+    seed: int = 0
+    batch_size: int = 32
+    parts: tuple[tuple[Path, tuple[int, ...]], ...]  # shards, and the numbers of their rows
+
+
 class LatencyJob(_Closed):
     """Measure what a minted prompt adds to the time of an answer."""
 
@@ -86,7 +97,7 @@ class LatencyJob(_Closed):
     seed: int = 0
 
 
-Job = TrainJob | ScoreJob | LatencyJob
+Job = TrainJob | ScoreJob | EmbedJob | LatencyJob
 
 
 class JobFile(_Closed):

@@ -33,14 +33,15 @@ class Rows:
         return (ids.to(device), mask.to(device)), torch.from_numpy(self.labels[rows]).to(device)
 
 
-def read_rows(folder: Path, marked: bool = True) -> Rows:
-    """The rows of one split's shards, as `tokens/encode.py` wrote them.
+def read_rows(folder: Path, numbers: Sequence[int] | None = None, marked: bool = True) -> Rows:
+    """The rows of one split's shards, as `tokens/encode.py` wrote them; with `numbers` only these, in their order.
 
     `marked` leaves in them where the prompt stands, if they say so; what has no prompt reads them without that.
     """
     from datasets import Dataset
 
-    shards = Dataset.load_from_disk(str(folder)).with_format("arrow")[:]
+    rows = Dataset.load_from_disk(str(folder))
+    shards = (rows if numbers is None else rows.select(numbers)).with_format("arrow")[:]
     labels = shards["label"].to_numpy().astype(np.int64)
     lengths = shards["length"].to_numpy().astype(np.int64)
     tokens = shards["input_ids"].to_pylist()

@@ -37,7 +37,8 @@ from pipelines.tokens.template import MARKER
 from pipelines.training.activations import Room
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.compute import Compute
-from pipelines.training.job import LAUNCHER, METHODS, JobFile, LatencyJob, ScoreJob, TrainJob
+from pipelines.training.frozen import states_of
+from pipelines.training.job import LAUNCHER, METHODS, EmbedJob, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, train
 from pipelines.training.shards import Rows, read_rows
 from pipelines.training.state import machine
@@ -64,8 +65,10 @@ def main(job_path: Path, out: Path) -> None:
                 _train(job, base, jobs.base, out, jobs.compute)
             elif isinstance(job, LatencyJob):
                 _time(job, base, out)
-            elif _rank() == 0:
+            elif isinstance(job, ScoreJob) and _rank() == 0:
                 _score(job, base, jobs.base, out)
+            elif isinstance(job, EmbedJob) and _rank() == 0:
+                _embed(job, base, out)
             if _digest_weights(base) != untouched:
                 raise TrainingError(f"The frozen base changed during the job {job.name!r}: its result was thrown away.")
 
@@ -83,7 +86,7 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    rows, validation = (read_rows(folder, job.kind == "prompt") for folder in (job.train, job.validation))
+    rows, validation = (read_rows(folder, marked=job.kind == "prompt") for folder in (job.train, job.validation))
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows), job.marked)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
@@ -128,11 +131,20 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
         settings = METHODS[job.kind].model_validate(job.settings)
         tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
-    logits = logits_of(tuned, read_rows(job.rows, job.kind == "prompt"), job.batch_size)
+    logits = logits_of(tuned, read_rows(job.rows, marked=job.kind == "prompt"), job.batch_size)
     with _published(out, job.name) as folder:
         save_file({"logits": logits}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
     _tell(out, job.name, {"scored": len(logits)})
+
+
+def _embed(job: EmbedJob, base: Base, out: Path) -> None:
+    states = torch.cat(
+        [states_of(base, read_rows(folder, rows, marked=False), job.batch_size) for folder, rows in job.parts]
+    )
+    with _published(out, job.name) as folder:
+        save_file({"states": states}, folder / "states.safetensors")
+    _tell(out, job.name, {"scored": len(states)})
 
 
 def _time(job: LatencyJob, base: Base, out: Path) -> None:

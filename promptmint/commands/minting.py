@@ -15,8 +15,7 @@ from promptmint.embedded import embedded_prefect
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
     "scores", "gates", "seconds", "unchanged", "data", "power", "leaderboard", "disturbed", "latency",
-    "artifact", "aliases", "not_promoted",
-    "flow_run",
+    "artifact", "aliases", "not_promoted", "drift", "seen_by_champion", "flow_run",
 )  # fmt: skip
 
 

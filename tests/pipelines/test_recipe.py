@@ -339,6 +339,13 @@ def test_a_recipe_of_single_texts_keeps_its_digest(write: Any) -> None:
     assert paired.model_dump(mode="json")["data"]["pair"] == "second" and paired.digest != recipe.digest
 
 
+def test_drift_that_is_not_looked_for_leaves_the_digest_alone(write: Any) -> None:
+    plain = load_recipe(write(MINIMAL))
+    assert plain.drift is None and "drift" not in plain.model_dump()
+    asked, spelt = load_recipe(write(MINIMAL + "[drift]")), load_recipe(write(MINIMAL + '[drift]\nthen = "note"'))
+    assert asked.digest == spelt.digest != plain.digest
+
+
 def test_gates_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:
     """What 0.1.0's recipes did not know is absent where it is at its default, so their runs stay unchanged."""
     before = load_recipe(write(FULL))

@@ -15,7 +15,7 @@ from pipelines.evaluation.report import comparison_rows, gate_rows, markdown
 from pipelines.evaluation.scores import save_scores
 from pipelines.recipe import load_recipe
 from pipelines.store.store import the_store
-from pipelines.store.trees import save_tree
+from pipelines.store.trees import save_bytes, save_tree
 from tasks.gating import judge
 
 RECIPE = """
@@ -102,3 +102,26 @@ def test_slices_are_counted_by_every_method_and_guarded(tmp_path: Path, monkeypa
     (gate,) = [gate for gate in found["gates"] if gate["name"] == "accuracy of every country"]
     assert gate["verdict"] == "refused" and "'de', the weakest country" in gate["reason"]
     assert found == json.loads(json.dumps(found))
+
+
+def test_the_champion_is_compared_on_what_it_has_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By heart it knows the first 400 of 1,000, where the prompt errs; on the others both are equally good."""
+    monkeypatch.setenv("PROMPTMINT_HOME", str(tmp_path / "home"))
+    recipe = "\n".join(RECIPE.splitlines()[:5]) + '\ngates = { non_inferior = [{ to = "champion", margin = 5.0 }] }\n'
+    (tmp_path / "talk.toml").write_text(recipe)
+    names, label = [f"{row:04d}" for row in range(1000)], np.repeat([0, 1], 500)
+    answer = label.copy()
+    answer[:100] = 1
+    scores = {
+        "prompt": save_scores(the_store(), names, label, np.eye(2)[answer]),
+        "champion": save_scores(the_store(), names, label, np.eye(2)[label]),
+    }
+    cost = {"prompt": {"trainable_params": 7, "artifact_bytes": 99, "seconds": 1.0}}
+    asked = (load_recipe(tmp_path / "talk.toml"), scores, cost, "0" * 64, "")
+    seen = save_bytes(the_store(), json.dumps(names[:400]).encode())
+    fair, unfair = judge.fn(*asked, seen=seen), judge.fn(*asked)
+    assert (fair["verdict"], unfair["verdict"]) == ("passed", "refused")
+    assert fair["gates"][0]["estimate"] == 0.0
+    assert (fair["scores"]["champion"]["n"], fair["scores"]["prompt"]["n"]) == (600, 1000)

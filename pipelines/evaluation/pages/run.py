@@ -9,6 +9,7 @@ from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
 from pipelines.evaluation.comparisons import IN_WORDS
 from pipelines.evaluation.pages import figures, words
+from pipelines.evaluation.pages.drift import Words, drift_told
 from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
 from pipelines.evaluation.power import in_words, low
@@ -20,12 +21,14 @@ MATRIX = 12  # labels; with more of them the pairs that are confused most often 
 CONFUSED = 10
 CONTENTS = {
     "gates": "Gates", "quality": "Quality and cost", "learning": "Learning curves", "swept": "Sweep",
-    "slices": "Slices", "errors": "Errors", "data": "Data", "stages": "Time", "lineage": "Lineage",
+    "slices": "Slices", "errors": "Errors", "data": "Data", "drift": "Drift", "stages": "Time", "lineage": "Lineage",
 }  # fmt: skip
-STAGES = ("pin base", "snapshot", "validate", "tokenize", "sweep", "train", "score", "judge", "register")
+STAGES = ("pin base", "snapshot", "validate", "tokenize", "drift", "sweep", "train", "score", "judge", "register")
 
 
-def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase | None = None) -> str:
+def run_page(
+    record: Record, evidence: Evidence | None = None, base: PinnedBase | None = None, changed: Words | None = None
+) -> str:
     """One self-contained page of HTML about a run.
 
     It loads nothing: style and figures are inside it, there is no script, and its security policy allows no request.
@@ -34,6 +37,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
         record: of the run, by whatever version it was written; what it lacks is left out.
         evidence: the answers behind its scores, where they are known; see `evidence.gather`.
         base: what is written down of the base, where it is known.
+        changed: the words that changed since the champion's data, where they may be shown; see `drift.load_words`.
     """
     scores = {name: each for name in METHODS if (each := (record.get("scores") or {}).get(name))}
     trained = record.get("trained") or {}
@@ -51,6 +55,7 @@ def run_page(record: Record, evidence: Evidence | None = None, base: PinnedBase 
         "slices": list(_slices(evidence, record)),
         "errors": scores,
         "data": data,
+        "drift": drift_told(record, changed),
         "stages": _bars(_in_order(record.get("seconds") or {}, STAGES), "seconds"),
         "lineage": list(_lineage(record, base)),
     }

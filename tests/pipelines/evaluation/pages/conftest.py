@@ -12,18 +12,20 @@ import pandas as pd
 import pytest
 
 from pipelines.data.validate import write_rows
+from pipelines.digests import canonical_json
 from pipelines.evaluation.gates import judge
 from pipelines.evaluation.metrics import summary
 from pipelines.evaluation.scores import load_scores, save_scores
 from pipelines.recipe import Budgets, Gates, NonInferiority
 from pipelines.store.local import LocalStore
-from pipelines.store.trees import save_tree
+from pipelines.store.trees import save_bytes, save_tree
 
 LABELS = ("apples", "boats & <b>ships</b>", "cider")
 SIZES = {"prompt": 7712, "lora": 7712, "full": 22_568_456, "head_only": 3080}
 SECONDS = {"prompt": 103.3, "lora": 77.6, "full": 80.5, "head_only": 13.4}
 EPOCHS = [{"epoch": e, "loss": 1 / e, "validation_loss": 1.1 / e, "validation_accuracy": 0.7 + e / 10} for e in (1, 2)]
 N = 300
+WORDS = {"more": [["peel", 0.001, 0.002]], "less": [], "new": [["<b>quince", 0.0, 0.004]]}
 
 
 class _Texts(html.parser.HTMLParser):
@@ -147,3 +149,23 @@ def record(store: LocalStore, tmp_path: Path) -> dict[str, Any]:
             "problems": [],
         },
     }  # fmt: skip
+
+
+@pytest.fixture
+def drifted(store: LocalStore, record: dict[str, Any]) -> dict[str, Any]:
+    """The run's record, its labels moved and its champion not quite fair."""
+    numbers = {"labels": (0.28, 0.16, 0.34), "length": (0.25, 0.05, 0.3), "unseen": (0.01, -0.01, 0.03)}
+    measures = [
+        {"name": name, "title": f"title of {name}", "estimate": at, "low": low, "high": high, "chance": 0.04,
+         "threshold": 0.1, "moved": low > 0.1, "reason": f"reason for {name}"}
+        for name, (at, low, high) in numbers.items()
+    ]  # fmt: skip
+    drift = {
+        "then": "refresh", "why_not": "", "against": {"version": 2, "snapshot": "d" * 64}, "measures": measures,
+        "moved": ["labels"], "labels": {"apples": [0.4, 0.6], "boats <i>": [0.6, 0.4]},
+        "lengths": {"edges": [0.0, 10.0, 20.0], "before": [0.5, 0.5], "after": [0.2, 0.8]},
+        "rows": {"before": 5000, "after": 6000, "sampled": [2000, 2000], "embedded": [0, 0]},
+        "words": save_bytes(store, canonical_json(WORDS)),
+    }  # fmt: skip
+    seen = {"version": 2, "examples": 7, "of": 300, "ids": "e" * 64, "why_not": ""}
+    return {**record, "drift": drift, "seen_by_champion": seen}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipelines.bases.pin import PinnedBase
+from pipelines.evaluation.pages.drift import load_words
 from pipelines.evaluation.pages.evidence import gather
 from pipelines.evaluation.pages.fleet import Line, fleet_page
 from pipelines.evaluation.pages.run import run_page
@@ -92,12 +93,12 @@ def measured(folder: Path, frames: list[tuple[str, str, int]]) -> tuple[dict[str
 
 
 @pytest.fixture
-def pages(store: LocalStore, record: dict[str, Any], tmp_path: Path) -> Path:
+def pages(store: LocalStore, record: dict[str, Any], drifted: dict[str, Any], tmp_path: Path) -> Path:
     """A folder with a run's page, a run's page of many labels with long names, and a fleet's page."""
     folder = tmp_path / "pages"
     folder.mkdir()
     base = PinnedBase("stranger/" + "tiny-bert" * 8, "c" * 64, {"config.json": "0" * 64}, "file://base", 9, {})
-    (folder / "run.html").write_text(run_page(record, gather(store, record), base))
+    (folder / "run.html").write_text(run_page(drifted, gather(store, drifted), base, load_words(store, drifted)))
     long = {"labels": [f"a_very_long_label_without_any_space_{number}" for number in range(12)]}
     (folder / "long.html").write_text(
         run_page({**record, **long, "recipe": "long-" * 12, "data": {}}, gather(store, record | long))
