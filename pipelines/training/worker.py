@@ -139,9 +139,8 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path) -> None:
 
 
 def _embed(job: EmbedJob, base: Base, out: Path) -> None:
-    states = torch.cat(
-        [states_of(base, read_rows(folder, rows, marked=False), job.batch_size) for folder, rows in job.parts]
-    )
+    parts = [read_rows(folder, rows, marked=False) for folder, rows in job.parts]
+    states = torch.cat([states_of(base, part, job.batch_size) for part in parts])
     with _published(out, job.name) as folder:
         save_file({"states": states}, folder / "states.safetensors")
     _tell(out, job.name, {"scored": len(states)})
