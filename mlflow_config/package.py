@@ -20,7 +20,8 @@ TRAVELLING = (
     "tokens/__init__.py", "tokens/template.py",
     "prompts/__init__.py", "prompts/artifact.py",
     "inference/__init__.py", "inference/attention.py", "inference/base.py", "inference/blocks.py",
-    "inference/buckets.py", "inference/features.py", "inference/forward.py", "inference/instance.py",
+    "inference/buckets.py", "inference/features.py", "inference/forward.py", "inference/inserted.py",
+    "inference/instance.py",
     "inference/label_words.py", "inference/mixed.py", "inference/packing.py", "inference/predictor.py",
 )  # fmt: skip
 ANSWER = {"label": "string", "probability": "double", "probabilities": "string"}

@@ -11,7 +11,9 @@ These must stay, each with every tree and object that it names, by its digest:
 A stage that is remembered writes its memo anew (`memo.recall`), so that what a run in progress relies on is young.
 Memos go first, then trees, then objects: whoever is interrupted leaves nothing that names what is gone.
 
-What a killed writer began and will never end lies under no key: `abandoned` finds it by its age alone.
+What a killed writer began and will never end lies under no key: `abandoned` finds it by its age alone. What a machine
+keeps of texts that were read once (`training/activations.py`) is named by nothing: it stays while it is used, which
+makes it young.
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from pipelines.errors import LedgerError, NotInStore
 from pipelines.promotion import ledger
+from pipelines.settings import activations_folder
 from pipelines.store.store import Item, Store
 from pipelines.store.trees import object_key, tree_key
 
 KINDS = ("memo", "trees", "objects")  # in the order of removal; whatever else lies in the store is left alone
 ROOTS = ("runs/", "bases/", "watch/")
 COSTLY = ("memo/train/",)
+ACTIVATIONS = activations_folder(Path()).name  # in a home
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -74,6 +79,16 @@ def find(
     )
 
 
+def unused(at_home: Store, older_than: timedelta, now: datetime | None = None) -> Findings:
+    """Of the activations that a home on this machine keeps, what nobody has used for so long, and the others."""
+    oldest_young = (now or datetime.now(UTC)) - older_than
+    items = at_home.items(f"{ACTIVATIONS}/")
+    return Findings(
+        kept=tuple(item for item in items if item.written > oldest_young),
+        garbage=tuple(item for item in items if item.written <= oldest_young),
+    )
+
+
 def remove(store: Store, garbage: Iterable[Item]) -> None:
     """Remove what was found to be garbage, in the order in which it was found."""
     for item in garbage:
@@ -92,9 +107,9 @@ def discard(store: Store, left: Iterable[Item]) -> None:
         store.discard(item)
 
 
-def totals(findings: Findings) -> dict[str, dict[str, int]]:
+def totals(findings: Findings, kinds: Iterable[str] = KINDS) -> dict[str, dict[str, int]]:
     """`{kind: {kept, kept_bytes, garbage, garbage_bytes}}`."""
-    found = {kind: {"kept": 0, "kept_bytes": 0, "garbage": 0, "garbage_bytes": 0} for kind in KINDS}
+    found = {kind: {"kept": 0, "kept_bytes": 0, "garbage": 0, "garbage_bytes": 0} for kind in kinds}
     for side, items in (("kept", findings.kept), ("garbage", findings.garbage)):
         for item in items:
             of_kind = found[item.key.partition("/")[0]]

@@ -69,6 +69,11 @@ def cache_folder() -> Path:
     return home() / "cache"
 
 
+def activations_folder(home: Path) -> Path:
+    """The folder in a home for what a frozen base made of texts; deleting it costs time only."""
+    return home / "activations"
+
+
 def tracking_uri() -> str:
     """MLflow's tracking URI."""
     return _value("MLFLOW_TRACKING_URI", f"sqlite:///{home()}/mlflow.db")

@@ -68,6 +68,8 @@ def _in_words(line: dict[str, Any]) -> str:
 def _how_far(line: dict[str, Any]) -> str:
     if "scored" in line:
         return f"{line['job']}: {line['scored']:,} examples scored"
+    if "texts" in line:
+        return f"{line['job']}: {line['read']:,} of {line['texts']:,} texts read, once for all epochs"
     if "validation_accuracy" in line:
         return f"{line['job']}: epoch {line['epoch']}, validation accuracy {100 * line['validation_accuracy']:.1f} %"
     return (

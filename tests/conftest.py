@@ -216,7 +216,7 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
         head = linear_head(base, len(LABELS), seed=5)
         if words is not None:
             head = word_head(base, AutoTokenizer.from_pretrained(base_folder), words)
-        tuned = tune(base, settings, head, seed=5)
+        tuned = tune(base, settings, head, seed=5, marked="{prompt}" in template)
         train_mode(tuned, settings)  # minting itself puts the dropout off
         files = {path.name: digest_file(path) for path in base_folder.iterdir()}
         card = {

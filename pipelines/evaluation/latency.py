@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from pipelines.evaluation.statistics import binomial_at_most
 from pipelines.inference.base import Base
@@ -24,6 +25,7 @@ from pipelines.inference.predictor import ready
 from pipelines.prompts.artifact import SoftPrompt
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree
+from pipelines.tokens.template import MARKER
 from pipelines.training.compute import Compute
 from pipelines.training.job import LatencyJob
 from pipelines.training.launch import News, launch
@@ -61,20 +63,21 @@ def measure(base: Base, prompt: SoftPrompt, tokens: int) -> dict[str, Any]:
 
     The prompt is read once beforehand, as a server does it. Both answer the same `tokens` drawn token ids in turn, each
     first in every other round, so that whatever else the machine does falls on both; the first rounds are thrown away.
-    What is added is the median of the rounds' differences, with a range that holds the true one in 95 % of the cases.
-    Tokenising takes part in neither, since it is the same for both.
+    A prompt whose template says where it stands comes after them. What is added is the median of the rounds'
+    differences, with a range that holds the true one in 95 % of the cases. Tokenising takes part in neither, since it
+    is the same for both.
     """
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(base.embeddings.weight.shape[0], (1, tokens), generator=drawn).to(base.device)
-    mask = torch.ones_like(ids)
     prompt = ready(prompt, base)
-    sides = [("prompt", prompt), ("base", replace(prompt, tensors={}))]
-    took: dict[str, list[float]] = {side: [] for side, _ in sides}
+    marked = functional.pad(ids, (0, 1), value=MARKER) if "inserted" in prompt.tensors else ids
+    sides = [("prompt", prompt, marked), ("base", replace(prompt, tensors={}), ids)]
+    took: dict[str, list[float]] = {side: [] for side, _, _ in sides}
     for turn in range(WARM_UP + REPETITIONS):
-        for side, steered in sides if turn % 2 else sides[::-1]:
+        for side, steered, asked in sides if turn % 2 else sides[::-1]:
             _wait(base.device)
             start = time.perf_counter()
-            scores_of_one(base, ids, mask, steered)
+            scores_of_one(base, asked, torch.ones_like(asked), steered)
             _wait(base.device)
             took[side].append(1000 * (time.perf_counter() - start))
     prompts, bases = took["prompt"][WARM_UP:], took["base"][WARM_UP:]

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .attention import prefixed, watched
 from .base import AttentionLayer, Base
 from .blocks import keeping, left_out, only_at, reading, running
+from .inserted import inserted, own_states
 from .instance import gated, generated, with_offsets
 
 
@@ -35,17 +36,19 @@ def hidden_states(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[s
         input_ids: [B, T], padded on the right.
         mask: [B, T], 1 on text and 0 on padding.
         prompt: `{"embeddings": [P, d]}` (before the text, at the input; [B, P, d] where each row has its own),
-            `{"keys", "values": [L, H_kv, P, d_h]}` (before the text, in every layer), `{"layer_M": [P, d]}` (before the
-            text, among the hidden states that layer M reads, counted from 0), or nothing; or the tensors that make a
+            `{"inserted": [P, d]}` (at the input, where each row has its marker: `inserted.py`), `{"keys", "values":
+            [L, H_kv, P, d_h]}` (before the text, in every layer), `{"layer_M": [P, d]}` (before the text, among the
+            hidden states that layer M reads, counted from 0), or nothing; or the tensors that make a
             prompt from each text, or offsets of its embeddings, as `instance.py` names them.
     """
-    return read(base, input_ids, mask, prompt)[0][:, -input_ids.shape[1] :]
+    states, _ = read(base, input_ids, mask, prompt)
+    return own_states(states, input_ids) if "inserted" in prompt else states[:, -input_ids.shape[1] :]
 
 
 def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Hidden states of the text, behind those of a prompt among the input embeddings, [B, P + T, d], and their mask.
+    """Hidden states of the text with those of a prompt among the input embeddings, [B, P + T, d], and their mask.
 
-    The arguments are those of `hidden_states`.
+    The arguments are those of `hidden_states`; the prompt comes first, unless the rows say where it stands.
     """
     if "pool_queries" in prompt:
         return _generated_throughout(base, input_ids, mask, prompt), mask
@@ -53,6 +56,9 @@ def read(base: Base, input_ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
     if (layer := entered_layer(prompt)) is not None:
         below = states_at(base, input_ids, mask, layer)
         return states_from(base, below, mask, layer, prompt[f"layer_{layer}"]), mask
+    if "inserted" in prompt:
+        ids, embedded, mask = inserted(base, input_ids, mask, prompt["inserted"])
+        return _run(base, inputs_embeds=embedded, attention_mask=mask, **token_types(base, ids)), mask
     if "embeddings" in prompt:
         rows, tokens = input_ids.shape[0], prompt["embeddings"].shape[-2]
         embedded = with_offsets(prompt, base.embeddings(input_ids))
@@ -162,7 +168,8 @@ def scores_by_own_heads(base: Base, features: Tensor, heads: Mapping[str, Tensor
 @torch.no_grad()
 def keys_and_values(base: Base, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     """What the base's own attentions make of a text [1, T]: keys and values, each [L, H_kv, T, d_h]."""
-    seen = watched(base.backbone, input_ids=input_ids.to(base.device))
+    with only_at(base.layers[-1].block, torch.arange(0, device=base.device)):  # its last states are of no use
+        seen = watched(base.backbone, input_ids=input_ids.to(base.device))
     return torch.cat([key for _, key, _ in seen]).cpu(), torch.cat([value for _, _, value in seen]).cpu()
 
 

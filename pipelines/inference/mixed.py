@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..prompts.artifact import SoftPrompt
 from ..recipe import Template
-from ..tokens.template import encode
+from ..tokens.template import MARKER, encode
 from .base import Base
 from .buckets import buckets
 from .features import features
@@ -164,7 +164,7 @@ def token_ids(tokenizer: Any, requests: Sequence[tuple[SoftPrompt, Text]]) -> li
         seconds = [text[1] for text in asked if not isinstance(text, str)]
         encoded = encode(tokenizer, template, firsts, seconds or None)
         found |= {place: row.input_ids for place, row in zip(own, encoded, strict=True)}
-    if empty := [place for place, ids in found.items() if not ids]:
+    if empty := [place for place, ids in found.items() if not set(ids) - {MARKER}]:
         raise DataError(
             f"Text {min(empty)} (counted from 0) is {requests[min(empty)][1]!r}, of which this base's tokenizer makes "
             "no token: there is nothing to answer. Ask with a text."

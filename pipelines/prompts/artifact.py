@@ -4,9 +4,10 @@
     proof.json   proof.safetensors    inputs with the logits they must give, replayed wherever the prompt is loaded
     provenance.json                   how it came to be: scores, gates, versions; not part of the identity
 
-`prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], or `keys` and `values`
-[L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C], [C, W] where label
-words have several tokens (-1 after shorter ones), with `head.opening` [O] on an encoder-decoder.
+`prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], `inserted` [P, d] where the
+template says where they stand, or `keys` and `values` [L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and
+`head.bias` [C], or `head.word_ids` [C], [C, W] where label words have several tokens (-1 after shorter ones), with
+`head.opening` [O] on an encoder-decoder.
 
 This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
 """

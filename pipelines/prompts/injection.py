@@ -1,6 +1,7 @@
 """Where a soft prompt enters the base: the names and shapes of the tensors that `inference/forward.py` understands.
 
 input       `embeddings` [P, d]                 before the text, among the input embeddings
+            `inserted` [P, d]                   among them too, where a row has its marker
 key-value   `keys`, `values` [L, H_kv, P, d_h]  before the text, in every layer's attention
 layer       `layer_M` [P, d]                    before the text, among the hidden states that layer M reads
 

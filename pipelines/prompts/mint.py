@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from transformers import AutoTokenizer
 from pipelines.inference.forward import padded
 from pipelines.prompts.artifact import Proof, write_prompt, write_proof
 from pipelines.prompts.methods import PRESETS
+from pipelines.prompts.parameterisation import AtMarker
 from pipelines.recipe import Prompt, Template
 from pipelines.tokens.template import encode
 from pipelines.training.job import TrainJob
+from pipelines.training.once import above_what_is_kept
 from pipelines.training.tuned import Tuned
 
 PROOF_LENGTHS = (1, 2, 4, 8, 12, 16, 24, 48)  # words
@@ -38,7 +41,7 @@ def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: T
     card = {
         **job.card,
         "method": {"name": settings.method, **_described(tuned, settings)},
-        "settings": {**settings.model_dump(mode="json"), "training": job.shared.model_dump(mode="json")},
+        "settings": {**_settings(tuned, settings), "training": job.shared.model_dump(mode="json")},
         "head": {"kind": job.head.kind, "words": job.head.words, "pooling": _pooling(tuned, job)},
         "labels": job.labels,
         "seed": job.seed,
@@ -48,9 +51,17 @@ def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: T
     return digest
 
 
+def _settings(tuned: Tuned, settings: Prompt) -> dict[str, Any]:
+    """What was asked for; how exactly activations are kept is said where that changes the result."""
+    kept = {"activations": settings.activations} if above_what_is_kept(tuned) is not None else {}
+    return {**settings.model_dump(mode="json"), **kept}
+
+
 def _described(tuned: Tuned, settings: Prompt) -> dict[str, str]:
-    """The method's axes; of an encoder-decoder also which half reads the prompt."""
+    """The method's axes, the place as the template has it; of an encoder-decoder also which half reads the prompt."""
     described = PRESETS[settings.method].described
+    if isinstance(tuned.prompt, AtMarker):
+        described = {**described, "place": "at the template's {prompt}"}
     return described if tuned.base.seq2seq is None else {**described, "place": f"{described['place']}, in the encoder"}
 
 

@@ -174,3 +174,15 @@ class Dropout(nn.Module):
     def _mask(self, tensor: Tensor) -> Tensor:
         kept = torch.rand(tensor.shape, generator=self.generator) >= self.rate
         return kept.to(tensor) / (1 - self.rate)
+
+
+class AtMarker(nn.Module):
+    """A prompt of vectors among the input embeddings that stands where its rows have a marker, not before the text."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self) -> dict[str, Tensor]:
+        """`inserted` [P, d]."""
+        return {"inserted": self.inner()["embeddings"]}

@@ -8,7 +8,19 @@ see `training/compute.py`.
 from .drift import Drift
 from .gates import NOT_ASKED, Budgets, Gates, NonInferiority, Robustness, Superiority
 from .load import load_recipe
-from .methods import BASELINES, OWN_KEYS, Baselines, Full, HeadOnly, Lora, Method, Optimisation, Prompt, ZeroShot
+from .methods import (
+    BASELINES,
+    INSERTED,
+    OWN_KEYS,
+    Baselines,
+    Full,
+    HeadOnly,
+    Lora,
+    Method,
+    Optimisation,
+    Prompt,
+    ZeroShot,
+)
 from .problem import BasePin, Checks, Data, Head, Template
 from .recipe import Promotion, Recipe
 from .section import Section
@@ -16,6 +28,7 @@ from .sweep import Grid, Sweep, changed
 
 __all__ = [
     "BASELINES",
+    "INSERTED",
     "NOT_ASKED",
     "OWN_KEYS",
     "BasePin",

@@ -50,6 +50,8 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {  # what a prompt method has beside the 
 
 
 WARM = ("prompt-tuning", "p-tuning-v2", "late", "lopa", "dept", "iapt")  # their artifacts hold all that they train
+# Methods of vectors among the input embeddings, the same for every text: they may stand at {prompt} of a template.
+INSERTED = ("prompt-tuning", "p-tuning", "residual", "superpos")
 
 
 class Prompt(Method):
@@ -78,6 +80,7 @@ class Prompt(Method):
     )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
     warm_start: bool = False  # from the champion where there is one that fits, else from `init`
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
+    activations: Literal["bf16", "fp32"] = "bf16"  # how exactly training keeps what of a text the prompt cannot change
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
     hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
@@ -111,8 +114,12 @@ class Prompt(Method):
 
     @model_serializer(mode="wrap")
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        not_asked = {"init_text": self.init_text is None, "warm_start": not self.warm_start}
-        absent = self._of_other_methods() | {key for key, absent in not_asked.items() if absent}
+        not_asked = {
+            "init_text": self.init_text is None,
+            "warm_start": not self.warm_start,
+            "activations": self.activations == "bf16",
+        }
+        absent = self._of_other_methods() | {key for key, silent in not_asked.items() if silent}
         return {key: value for key, value in dump(self).items() if key not in absent}
 
     def rate_of(self, parameter: str) -> float:

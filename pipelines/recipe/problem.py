@@ -92,7 +92,8 @@ class Template(Section):
     """`[template]`: how an example becomes the text the base reads.
 
     Of a pair, `{text}` and `{pair}` are the two texts; `{sep}` between them is what the base's own tokenizer puts
-    between two segments, and without it both are one running text.
+    between two segments, and without it both are one running text. `{prompt}` is where a soft prompt stands; without
+    it the prompt stands before everything.
     """
 
     text: str = "{text}"
@@ -104,6 +105,8 @@ class Template(Section):
             raise ValueError(f"the template must contain {{text}} exactly once, got {self.text!r}")
         if self.text.count("{pair}") > 1:
             raise ValueError(f"the template may contain {{pair}} once, got {self.text!r}")
+        if self.text.count("{prompt}") > 1:
+            raise ValueError(f"the template may contain {{prompt}} once: a prompt is in one piece, got {self.text!r}")
         segments = self.text.split("{sep}")
         each_has_one = all(("{text}" in segment) != ("{pair}" in segment) for segment in segments)
         if len(segments) > 2 or (len(segments) == 2 and not each_has_one):
@@ -114,6 +117,11 @@ class Template(Section):
     def of_pairs(self) -> bool:
         """Whether an example has two texts."""
         return "{pair}" in self.text
+
+    @property
+    def marked(self) -> bool:
+        """Whether it says where the soft prompt stands."""
+        return "{prompt}" in self.text
 
 
 class Head(Section):

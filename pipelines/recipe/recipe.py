@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ..digests import digest_json
+from ..errors import listed
 from .drift import Drift
 from .gates import Gates
-from .methods import Baselines, Optimisation, Prompt
+from .methods import INSERTED, Baselines, Optimisation, Prompt
 from .problem import BasePin, Data, Head, Template
 from .section import Name, Section, Seed
 from .sweep import Sweep, changed, in_one_line
@@ -91,6 +92,11 @@ class Recipe(Section):
             raise ValueError(
                 f"prompt.positions = {self.prompt.positions} is more than template.max_tokens = "
                 f"{self.template.max_tokens}: the offsets after it would never be trained. Lower it to that"
+            )
+        if self.template.marked and self.prompt.method not in INSERTED:
+            raise ValueError(
+                f"template.text = {self.template.text!r} puts the prompt at {{prompt}}, which prompt.method = "
+                f"{self.prompt.method!r} cannot do; {listed(INSERTED)} can. Take {{prompt}} out, or choose one of them"
             )
         if self.gates.budgets.added_latency_ms and self.gates.budgets.latency_tokens > self.template.max_tokens:
             raise ValueError(

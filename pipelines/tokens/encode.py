@@ -34,7 +34,8 @@ def tokenize(
     """The token shards of one split, `{tree, rows, truncated, mean_tokens, max_tokens}`, deterministic.
 
     The tree is a saved `datasets.Dataset` with columns id, input_ids, label (place in `labels`) and length, in the
-    order of the examples. Its fingerprint is made of our own digests: the one that `datasets` computes is another one
+    order of the examples. Where the template says where the prompt stands, `input_ids` hold MARKER there, which counts
+    as no token. Its fingerprint is made of our own digests: the one that `datasets` computes is another one
     as soon as the tokenizer was called.
 
     Raises:
@@ -51,7 +52,7 @@ def tokenize(
         with Shards(Path(name), fingerprint) as shards:
             for batch in _examples(load_tree(store, split_tree, cache) / "examples.parquet", columns, labels):
                 encoded = encode(tokenizer, template, batch["text"], batch.get("pair"))
-                lengths = [len(row.input_ids) for row in encoded]
+                lengths = [len(row.input_ids) - template.marked for row in encoded]
                 places = [labels.index(label) for label in batch["label"]]
                 shards.write(batch["id"], places, lengths, [row.input_ids for row in encoded])
                 rows, tokens, longest = rows + len(lengths), tokens + sum(lengths), max(longest, *lengths)

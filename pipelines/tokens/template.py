@@ -3,6 +3,10 @@
 What is too long loses the end of its text. The words of the template and the tokenizer's special tokens stay, because
 heads read them: a decoder answers after the last of them. Of a pair the longer text is cut until both are as long, then
 both in turn, the second first; each keeps a token.
+
+Where the template has `{prompt}`, a row has MARKER among its token ids, and the white space before it is left out (at
+the start of a segment, that after it): "{text} {prompt} Topic:" is read as "{text} Topic:", the prompt in between. A
+token that reaches over the place stands before it.
 """
 
 from __future__ import annotations
@@ -15,12 +19,14 @@ from typing import Any
 from ..errors import BaseModelError, DataError, RecipeError
 from ..recipe import Template
 
-PLACE = re.compile(r"{(text|pair)}")
+PLACE = re.compile(r"{(text|pair|prompt)}")
+SPACE = re.compile(r"^{prompt}\s*|\s*(?={prompt})")
+MARKER = -1  # in the place of a soft prompt among token ids; it counts as no token
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as token ids, and whether the end of a text was cut."""
+    """One example as token ids, MARKER among them where the template has one, and whether a text's end was cut."""
 
     input_ids: list[int]
     truncated: bool
@@ -28,7 +34,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a text stands: in which segment, from and up to which character."""
+    """Where a text stands, or a marker of no width: in which segment, from and up to which character."""
 
     segment: int
     start: int
@@ -38,7 +44,7 @@ class Span:
 def encode(
     tokenizer: Any, template: Template, texts: Sequence[str], pairs: Sequence[str] | None = None
 ) -> list[Encoded]:
-    """The examples in their template as ids, each at most `template.max_tokens` long, special tokens included.
+    """The examples in their template as ids, at most `template.max_tokens` of them, special tokens included.
 
     `tokenizer` is a fast tokenizer of transformers; special tokens are added as it does by default, and in the place of
     `{sep}` what it puts between the two segments of a pair. `pairs` are the second texts, as many as `texts`.
@@ -55,17 +61,18 @@ def encode(
         return []
     second = pairs if pairs is not None else [""] * len(texts)
     filled = [_filled(segments, {"text": text, "pair": pair}) for text, pair in zip(texts, second, strict=True)]
-    columns = [list(column) for column in zip(*(written for written, _ in filled), strict=True)]
+    columns = [list(column) for column in zip(*(written for written, _, _ in filled), strict=True)]
     batch = tokenizer(*columns, return_offsets_mapping=True, verbose=False)
     encoded = []
-    for row, (_, spans) in enumerate(filled):
-        ids = batch["input_ids"][row]
+    for row, (_, spans, marker) in enumerate(filled):
+        ids, cut = batch["input_ids"][row], set()
         excess = len(ids) - template.max_tokens
+        offsets = list(zip(batch.sequence_ids(row), batch["offset_mapping"][row], strict=True))
         if excess > 0:
-            offsets = list(zip(batch.sequence_ids(row), batch["offset_mapping"][row], strict=True))
             cut = _cut([_tokens_of(span, offsets) for span in spans], excess, template, len(ids))
-            ids = [token for place, token in enumerate(ids) if place not in cut]
-        encoded.append(Encoded(ids, excess > 0))
+        before = len(ids) if marker is None else _tokens_before(marker, offsets)
+        parts = [[ids[at] for at in part if at not in cut] for part in (range(before), range(before, len(ids)))]
+        encoded.append(Encoded([*parts[0], *([] if marker is None else [MARKER]), *parts[1]], excess > 0))
     return encoded
 
 
@@ -90,19 +97,22 @@ def _check_pairs(template: Template, texts: Sequence[str], pairs: Sequence[str] 
         raise DataError(f"There are {len(texts)} first and {len(pairs)} second texts. Give one of each per example.")
 
 
-def _filled(segments: Sequence[str], example: Mapping[str, str]) -> tuple[list[str], list[Span]]:
-    """The segments with the example's texts in their places, and where each text stands."""
-    written, spans = [], []
+def _filled(segments: Sequence[str], example: Mapping[str, str]) -> tuple[list[str], list[Span], Span | None]:
+    """The segments with the example's texts in their places, where each text stands, and where the marker does."""
+    written, spans, marker = [], [], None
     for number, segment in enumerate(segments):
         so_far = ""
-        for turn, part in enumerate(PLACE.split(segment)):  # words of the template, and names of places, in turn
-            named = turn % 2 == 1
-            text = example[part] if named else part
-            if named:
-                spans.append(Span(number, len(so_far), len(so_far) + len(text)))
-            so_far += text
+        spaced = SPACE.sub(lambda found: found[0].strip(), segment)
+        for turn, part in enumerate(PLACE.split(spaced)):  # words of the template, and names of places, in turn
+            if turn % 2 == 0:
+                so_far += part
+            elif part == "prompt":
+                marker = Span(number, len(so_far), len(so_far))
+            else:
+                spans.append(Span(number, len(so_far), len(so_far) + len(example[part])))
+                so_far += example[part]
         written.append(so_far)
-    return written, spans
+    return written, spans, marker
 
 
 def _tokens_of(span: Span, offsets: Sequence[tuple[int | None, tuple[int, int]]]) -> list[int]:
@@ -116,6 +126,18 @@ def _tokens_of(span: Span, offsets: Sequence[tuple[int | None, tuple[int, int]]]
         for place, (segment, (start, end)) in enumerate(offsets)
         if segment == span.segment and span.start <= start and span.start < end <= span.end
     ]
+
+
+def _tokens_before(marker: Span, offsets: Sequence[tuple[int | None, tuple[int, int]]]) -> int:
+    """How many tokens of a row stand before the marker: up to the first of its segment that begins at it, or later.
+
+    Where none does, up to the segment's last; a segment without tokens has it at the end of the row.
+    """
+    inside = [(place, span) for place, (segment, span) in enumerate(offsets) if segment == marker.segment]
+    for place, (start, end) in inside:
+        if start >= marker.start and end > marker.start:
+            return place
+    return inside[-1][0] + 1 if inside else len(offsets)
 
 
 def _cut(places: Sequence[Sequence[int]], excess: int, template: Template, length: int) -> set[int]:

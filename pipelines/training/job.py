@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt, ZeroShot
+from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt, Template, ZeroShot
 from pipelines.training.compute import Compute
 
 METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
@@ -55,8 +55,14 @@ class TrainJob(_Closed):
     validation: Path
     checkpoints: Path | None = None  # a folder that outlives the launch; None: nothing to go on with
     start: Path | None = None  # a soft prompt: the folder of the one it starts from, `card["start"]`; None: `init`
+    activations: Path | None = None  # a folder for what is read once; None: nothing is kept
     may_diverge: bool = False  # one of many that are tried: its divergence is a result, and the others go on
     card: dict[str, Any] = {}  # a soft prompt: what prompt.json says beyond what the worker knows
+
+    @property
+    def marked(self) -> bool:
+        """Whether the template says where the soft prompt stands."""
+        return "template" in self.card and Template(**self.card["template"]).marked
 
 
 class ScoreJob(_Closed):

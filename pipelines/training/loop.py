@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.errors import DivergedError
-from pipelines.recipe import Method, Optimisation
+from pipelines.recipe import Method, Optimisation, Prompt
+from pipelines.training.activations import Room
 from pipelines.training.batches import epoch_batches, in_rows_order, micro_batches, sorted_batches
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
 from pipelines.training.frozen import Features, Head, features_of, only_head
+from pipelines.training.once import ReadOnce, Told, above_what_is_kept, read_once
 from pipelines.training.sharding import average_gradients, is_sharded, most
 from pipelines.training.shards import Rows
 from pipelines.training.state import Epoch, generators
@@ -33,6 +35,7 @@ from pipelines.training.tuned import Tuned, train_mode
 
 Report = Callable[[dict[str, Any]], None]
 CURVE_POINTS = 200
+Examples = Rows | Features | ReadOnce
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def train(
     report: Report,
     keeper: Keeper | None = None,
     micro_tokens: int = 0,
+    room: Room | None = None,
 ) -> Trained:
     """Tune in place on `rows`, keeping the last epoch's weights unless `validation` proves an earlier one's better.
 
@@ -69,6 +73,7 @@ def train(
         report: called with the state of things about twice a second.
         keeper: of this training's checkpoints; none: nothing is kept, and nothing is gone on with.
         micro_tokens: of which batches are cut into micro-batches, whose gradients are summed; 0: batches stay whole.
+        room: for what of the texts no prompt changes; none: that is computed in every step.
 
     Raises:
         DivergedError: the loss is no longer a number.
@@ -77,7 +82,16 @@ def train(
     start = reported = time.perf_counter()
     keeper = keeper or Keeper()
     workers, _ = world()
-    model, examples, held_out = _reduced(tuned, rows, validation, shared)
+
+    def read(texts: int, of: int) -> None:
+        nonlocal reported
+        if keeper.asked_to_stop:
+            raise KeyboardInterrupt(f"Asked to stop: ended after reading {texts} of {of} texts; most of them are kept.")
+        if (now := time.perf_counter()) - reported > 0.5:
+            reported = now
+            report({"read": texts, "texts": of})
+
+    model, examples, held_out = _reduced(tuned, method, rows, validation, shared, room, read)
     parallel: nn.Module = DistributedDataParallel(model) if workers > 1 and not is_sharded(tuned) else model
     epochs = method.epochs or shared.epochs
     steps_per_epoch = math.ceil(len(examples) / shared.batch_size)
@@ -140,7 +154,7 @@ def train(
 
 
 def _backward(
-    parallel: nn.Module, tuned: Tuned, examples: Rows | Features, batch: NDArray[np.int64], precision: str, tokens: int
+    parallel: nn.Module, tuned: Tuned, examples: Examples, batch: NDArray[np.int64], precision: str, tokens: int
 ) -> Tensor:
     """This worker's part of a batch's loss, whose mean over workers is that of the batch; its gradient is added up.
 
@@ -173,7 +187,7 @@ def _backward(
 @torch.no_grad()
 def validate(
     model: nn.Module,
-    rows: Rows | Features,
+    rows: Examples,
     shared: Optimisation,
     device: torch.device,
     pause: Callable[[], None] = lambda: None,
@@ -229,13 +243,19 @@ def _check_number(name: str, value: float, step: int, method: Method, keeper: Ke
 
 
 def _reduced(
-    tuned: Tuned, rows: Rows, validation: Rows, shared: Optimisation
-) -> tuple[nn.Module, Rows | Features, Rows | Features]:
-    """What has to run in every step, and on what: only a head over its features where nothing else is trained."""
-    if not only_head(tuned) or is_sharded(tuned):
+    tuned: Tuned, method: Method, rows: Rows, validation: Rows, shared: Optimisation, room: Room | None, told: Told
+) -> tuple[nn.Module, Examples, Examples]:
+    """What has to run in every step, and on what: not what of the base neither prompt nor head can change."""
+    if is_sharded(tuned):  # all that reads the base stands inside its forward
         return tuned, rows, validation
     size, precision = 2 * shared.batch_size, shared.precision
-    return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
+    if only_head(tuned):
+        return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
+    above = above_what_is_kept(tuned, (rows, validation))
+    if above is None or not isinstance(method, Prompt):
+        return tuned, rows, validation
+    train, held_out = read_once(above, (rows, validation), precision, method.activations, room, told)
+    return above, train, held_out
 
 
 def new_optimizer(tuned: Tuned, method: Method, shared: Optimisation) -> torch.optim.Optimizer:

@@ -15,7 +15,7 @@ from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.artifact import SoftPrompt
 from pipelines.prompts.methods import new_prompt
-from pipelines.prompts.parameterisation import Dropout
+from pipelines.prompts.parameterisation import AtMarker, Dropout
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
 Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
@@ -93,11 +93,14 @@ class Tuned(nn.Module):
                 parameter.copy_(weights[name])
 
 
-def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, start_ids: Sequence[int] = ()) -> Tuned:
+def tune(
+    base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, start_ids: Sequence[int] = (),
+    marked: bool = False,
+) -> Tuned:  # fmt: skip
     """A base made ready to be tuned by a method, at its seeded start.
 
     The base itself is left alone: LoRA and full fine-tuning work on copies. `start_ids` is the text that a soft prompt
-    starts from, where its recipe names one.
+    starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
 
     Raises:
         RecipeError: the method cannot be had on this base.
@@ -109,7 +112,8 @@ def tune(base: Base, settings: Settings, head: Mapping[str, Tensor], seed: int, 
                     "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label "
                     "word of several tokens too. Choose label words of one token each, or another method."
                 )
-            return Tuned(base, new_prompt(base, settings, seed, start_ids), head).to(base.device)
+            prompt = new_prompt(base, settings, seed, start_ids)
+            return Tuned(base, AtMarker(prompt) if marked else prompt, head).to(base.device)
         case Lora():
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
                 torch.manual_seed(seed)

@@ -16,6 +16,7 @@ from pipelines.digests import digest_json
 from pipelines.errors import RecipeError, TrainingError
 from pipelines.memo import Stage, recall, remember
 from pipelines.recipe import Recipe
+from pipelines.settings import activations_folder
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
 from pipelines.training.compute import Compute
@@ -23,7 +24,7 @@ from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
 from pipelines.training.warm import Start, misfit
 
-STAGE = Stage("train", 6)
+STAGE = Stage("train", 7)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store
@@ -106,7 +107,8 @@ def tune_jobs(
             results[job.name] = {**kept[job.name], "reused": True, "kept": True}
             on_result(job.name, True)
         else:
-            missing[job.name] = (job.model_copy(update={"checkpoints": checkpoints}), inputs)
+            folders = {"checkpoints": checkpoints, "activations": activations_folder(scratch.parent)}
+            missing[job.name] = (job.model_copy(update=folders), inputs)
 
     def keep(name: str, folder: Path) -> None:
         job, inputs = missing[name]
@@ -187,7 +189,8 @@ def _check_room(recipe: Recipe, base_folder: Path) -> None:
 
 def _inputs(job: TrainJob, base: PinnedBase, shards: Mapping[str, str]) -> dict[str, Any]:
     """What the result of a training depends on: the job, with digests in the place of folders."""
-    asked = job.model_dump(mode="json", exclude={"train", "validation", "start", "checkpoints", "name", "may_diverge"})
+    places = {"train", "validation", "start", "checkpoints", "activations"}
+    asked = job.model_dump(mode="json", exclude={*places, "name", "may_diverge"})
     return {**asked, "base": base.digest, "shards": {split: shards[split] for split in ("train", "validation")}}
 
 

@@ -31,9 +31,11 @@ from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import word_head
 from pipelines.recipe import Head, Prompt
-from pipelines.settings import cache_folder
+from pipelines.settings import activations_folder, cache_folder, home
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_tree
+from pipelines.tokens.template import MARKER
+from pipelines.training.activations import Room
 from pipelines.training.checkpoint import Keeper, stopping
 from pipelines.training.collective import told, world
 from pipelines.training.compute import Compute
@@ -85,11 +87,16 @@ def _asked_for(mine: JobFile, out: Path, device: torch.device) -> tuple[Path, li
     told_jobs = told(left.model_dump_json().encode() if world()[1] == 0 else b"", device)
     asked = JobFile.model_validate_json(told_jobs)
     assert asked.base is not None
-    folders = ("train", "validation", "start", "rows", "weights")
-    return _here(asked.base), [
-        job.model_copy(update={name: _here(path) for name in folders if (path := getattr(job, name, None))})
-        for job in asked.jobs
-    ]
+    return _here(asked.base), [_localised(job, leads=mine.base is not None) for job in asked.jobs]
+
+
+def _localised(job: Job, leads: bool) -> Job:
+    """A job with this machine's folders in the place of those of the machine that leads."""
+    named = ("train", "validation", "start", "rows", "weights")
+    folders = {name: _here(path) for name in named if (path := getattr(job, name, None))}
+    if not leads and isinstance(job, TrainJob) and job.activations:
+        folders["activations"] = activations_folder(home())
+    return job.model_copy(update=folders)
 
 
 def _here(folder: Path) -> Path:
@@ -110,8 +117,8 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    rows, validation = read_rows(job.train), read_rows(job.validation)
-    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows))
+    rows, validation = (read_rows(folder, marked=job.kind == "prompt") for folder in (job.train, job.validation))
+    tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows), job.marked)
     if job.start:
         tuned.begin(read_prompt(job.start, job.card["start"]))
     if compute.sharded:
@@ -121,7 +128,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
         with stopping(keeper):
             went = train(
                 tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news),
-                keeper, compute.micro_tokens,
+                keeper, compute.micro_tokens, _room(job, compute),
             )  # fmt: skip
     except DivergedError as error:
         if not job.may_diverge:
@@ -135,6 +142,13 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
         else:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuned.trained()}, folder / WEIGHTS)
         (folder / "result.json").write_bytes(canonical_json(result))
+
+
+def _room(job: TrainJob, compute: Compute) -> Room | None:
+    """Where a soft prompt's training keeps what it reads once."""
+    if job.activations is None or "base" not in job.card or not compute.activations_bytes:
+        return None
+    return Room(job.activations, job.card["base"]["digest"], compute.activations_bytes)
 
 
 def _publish_divergence(out: Path, name: str, step: int) -> None:
@@ -152,7 +166,7 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
     if compute.sharded:
         shard(tuned, settings, device)
-    logits = logits_of(tuned, read_rows(job.rows), job.batch_size)
+    logits = logits_of(tuned, read_rows(job.rows, marked=job.kind == "prompt"), job.batch_size)
     with _published(out, job.name) as folder:
         save_file({"logits": logits}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
@@ -160,7 +174,8 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
 
 
 def _embed(job: EmbedJob, base: Base, out: Path) -> None:
-    states = torch.cat([states_of(base, read_rows(folder, rows), job.batch_size) for folder, rows in job.parts])
+    parts = [read_rows(folder, rows, marked=False) for folder, rows in job.parts]
+    states = torch.cat([states_of(base, part, job.batch_size) for part in parts])
     with _published(out, job.name) as folder:
         save_file({"states": states}, folder / "states.safetensors")
     _tell(out, job.name, {"scored": len(states)})
@@ -204,7 +219,7 @@ def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> l
     if not isinstance(settings, Prompt):
         return []
     if settings.init == "inputs":
-        return [token for text in rows.tokens for token in text]
+        return [token for text in rows.tokens for token in text if token != MARKER]
     return start_ids(AutoTokenizer.from_pretrained(base_folder), settings, job.head.words or job.labels)
 
 

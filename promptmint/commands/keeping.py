@@ -29,26 +29,28 @@ def gc(
     older_than: Annotated[float, typer.Option(min=1, help="Days: what was written later stays")] = 14,
     as_json: AsJson = False,
 ) -> None:
-    """Find what the store holds and nothing needs any more, and what killed writers left; with --delete remove it."""
+    """Find what the store, and this machine, hold and nothing needs any more; with --delete remove it."""
     from mlflow_config.registry import digests
-    from pipelines.garbage import abandoned, discard, find, remove, totals
+    from pipelines.garbage import ACTIVATIONS, abandoned, discard, find, remove, totals, unused
+    from pipelines.store.local import LocalStore
     from pipelines.store.store import the_ledger, the_store
     from promptmint.terminal import show_garbage
 
-    store, ledgers, age = the_store(), the_ledger(), timedelta(days=older_than)
-    findings = find(store, ledgers, digests(), age)
+    store, ledgers, at_home, age = the_store(), the_ledger(), LocalStore(home()), timedelta(days=older_than)
+    findings, here = find(store, ledgers, digests(), age), unused(at_home, age)
     places = {place.uri: place for place in (store, ledgers)}  # mostly one and the same
     left = {uri: abandoned(place, age) for uri, place in places.items()}
     if delete:
         remove(store, findings.garbage)
+        remove(at_home, here.garbage)
         for uri, place in places.items():
             discard(place, left[uri])
     found = {
         "store": store.uri,
         "deleted": delete,
         "older_than_days": older_than,
-        "kinds": totals(findings),
-        "keys": [item.key for item in findings.garbage],
+        "kinds": totals(findings) | totals(here, [ACTIVATIONS]),
+        "keys": [item.key for item in (*findings.garbage, *here.garbage)],
         "unfinished": [
             {"store": uri, "name": item.key, "bytes": item.size_bytes, "since": item.written.isoformat()}
             for uri, items in left.items()

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.digests import canonical_json
 from pipelines.errors import LedgerError
-from pipelines.garbage import Findings, abandoned, find, remove, totals
+from pipelines.garbage import ACTIVATIONS, Findings, abandoned, find, remove, totals, unused
 from pipelines.memo import Stage, recall, remember
 from pipelines.promotion.ledger import register
 from pipelines.store.local import LocalStore
@@ -169,3 +169,25 @@ def test_a_digest_is_exactly_64_digits(store: LocalStore, tmp_path: Path) -> Non
     digest = tree(store, tmp_path, "prompt")
     store.write("runs/tickets/x.json", json.dumps({"longer": digest + "0", "shorter": digest[:-1]}).encode())
     assert tree_key(digest) in garbage(store)
+
+
+def test_what_was_read_once_goes_when_nobody_uses_it(tmp_path: Path) -> None:
+    import torch
+
+    from pipelines.settings import activations_folder
+    from pipelines.training.activations import Activations, Room
+
+    at_home = LocalStore(tmp_path)
+    kept = Activations(Room(activations_folder(tmp_path), "b" * 64, 2**30), "kind")
+    for name in ("used", "unused"):
+        kept.add({name: torch.ones(8)})
+    before = (datetime.now(UTC) - LATER).timestamp()
+    blocks = {path for path in tmp_path.rglob("*.safetensors") if not os.utime(path, (before, before))}
+    assert len(blocks) == 2 == len(unused(at_home, WEEK).garbage)
+    Activations(Room(activations_folder(tmp_path), "b" * 64, 2**30), "kind").look(["used"])
+    found = unused(at_home, WEEK)
+    figures = totals(found, [ACTIVATIONS])[ACTIVATIONS]
+    assert (figures["kept"], figures["garbage"]) == (1, 1) and figures["garbage_bytes"] > 0
+    remove(at_home, found.garbage)
+    (left,) = tmp_path.rglob("*.safetensors")
+    assert left.name in found.kept[0].key

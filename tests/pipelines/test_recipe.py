@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import BASELINES, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import BASELINES, INSERTED, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
 
 MINIMAL = """
 name = "tickets"
@@ -107,7 +107,7 @@ UNKNOWN = [
         'txt = "x"',
         "data.txt: unknown key. Known here: 'checks', 'encoding', 'label', 'labels', 'pair'",
     ),
-    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'basis', 'bottleneck', 'dropout', 'encoder', 'epochs'"),
+    ("[prompt]", "lr = 1", "prompt.lr: unknown key. Known here: 'activations', 'basis', 'bottleneck', 'dropout'"),
     (
         "[data.checks]",
         "rows = 1",
@@ -249,6 +249,17 @@ def test_no_position_that_no_text_has_gets_an_offset(write: Any) -> None:
     assert load_recipe(write(dept.replace("dept", "lopa"))).template.max_tokens == 100
 
 
+@pytest.mark.parametrize("method", OWN_KEYS)
+def test_the_template_may_say_where_vectors_stand(write: Any, method: str) -> None:
+    layer = "\nlayer = 1" if method == "late" else ""
+    text = MINIMAL.replace('method = "p-tuning-v2"', f'method = "{method}"{layer}')
+    path = write(text + '[template]\ntext = "{text} {prompt} it is"\n')
+    if method in INSERTED:
+        assert load_recipe(path).template.marked
+    else:
+        assert f"puts the prompt at {{prompt}}, which prompt.method = '{method}' cannot do" in refused(path)
+
+
 def test_every_part_of_a_method_has_its_rate() -> None:
     settings = least("dept", head_rate=0.2, offset_rate=0.3)
     names = ("prompt.embeddings", "head.weight", "prompt.offsets_a", "prompt.inner.offsets_b")
@@ -293,10 +304,12 @@ def test_a_template_of_pairs_is_read_whole(write: Any, text: str, message: str) 
 @pytest.mark.parametrize("method", OWN_KEYS)
 def test_a_prompt_says_all_that_its_method_reads_and_nothing_else(method: str) -> None:
     prompt = least(method)
-    everything = set(Prompt.model_fields) - {"init_text", "warm_start"}
+    everything = set(Prompt.model_fields) - {"init_text", "warm_start", "activations"}
     others = {key for keys in OWN_KEYS.values() for key in keys} - set(OWN_KEYS[method])
     assert set(prompt.model_dump(mode="json")) == everything - others
     assert Prompt.model_validate(prompt.model_dump(mode="json")) == prompt
+    assert least(method, activations="fp32").model_dump()["activations"] == "fp32"
+    assert least(method, activations="bf16").model_dump() == prompt.model_dump(), "what is not said is bf16"
 
 
 def test_the_digest_knows_neither_description_nor_place(write: Any, tmp_path: Path) -> None:

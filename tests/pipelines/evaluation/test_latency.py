@@ -15,6 +15,7 @@ from pipelines.evaluation.gates import judge
 from pipelines.inference.base import load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.recipe import Budgets, Gates
+from pipelines.tokens.template import MARKER
 
 
 def test_both_sides_answer_the_same_text_in_turn(minted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +37,20 @@ def test_both_sides_answer_the_same_text_in_turn(minted: Any, monkeypatch: pytes
     assert found["added_latency_low_ms"] <= found["added_latency_ms"] <= found["added_latency_high_ms"]
     assert found["base_latency_ms"] > 0 and found["latency_tokens"] == 12
     assert found["machine"]["device"] == "cpu" and found["machine"]["threads"] >= 1
+
+
+def test_a_prompt_in_the_text_is_asked_with_its_place(
+    mint_on: Any, llama_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[tuple[bool, int, int]] = set()
+
+    def watched(base: Any, ids: torch.Tensor, mask: torch.Tensor, steered: Any) -> None:
+        asked.add((bool(steered.tensors), ids.shape[1], ids.tolist()[0].count(MARKER)))
+
+    monkeypatch.setattr(latency, "scores_of_one", watched)
+    minted = mint_on(llama_folder, "prompt-tuning", template="{text} {prompt} again")
+    latency.measure(load_base(llama_folder), read_prompt(minted.folder), 12)
+    assert asked == {(True, 13, 1), (False, 12, 0)}
 
 
 def test_what_is_added_is_the_difference(minted: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,13 @@ def test_what_answers_to_the_text_or_enters_late_is_refused(
     refused(ArtifactError, words, minted.folder, minted.base_folder, layout, target)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_prompt_inside_the_text_is_refused(mint_on: Any, llama_folder: Path, target: Path, layout: str) -> None:
+    minted = mint_on(llama_folder, "prompt-tuning", template="{text} {prompt} again")
+    words = rf"'{layout}' cannot express.*'inserted'.*the template's {{prompt}}.*Serve this"
+    refused(ArtifactError, words, minted.folder, minted.base_folder, layout, target)
+
+
 def on_another_base(minted: Any, base: Path, folder: Path, **card: Any) -> Path:
     """A minted prompt that says it belongs to `base`."""
     files = {path.name: digest_file(path) for path in base.iterdir()}

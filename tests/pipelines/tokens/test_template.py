@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import BaseModelError, DataError, RecipeError
 from pipelines.recipe import Template
-from pipelines.tokens.template import encode
+from pipelines.tokens.template import MARKER, encode
 
 LONG = "where is my refund the card was charged twice " * 5
 
@@ -160,3 +160,63 @@ def test_a_template_says_how_many_texts_there_are(encoder):
         encode(encoder, Template(), ["my card"], ["where"])
     with pytest.raises(DataError, match="1 first and 2 second texts"):
         encode(encoder, APART, ["my card"], ["where", "is"])
+
+
+# Where a prompt stands.
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    ("text", "before", "plain"),
+    [
+        ("{text} {prompt} Topic:", "where is my refund", "{text} Topic:"),
+        ("{text} {prompt}", "where is my refund", "{text}"),
+        ("{prompt} {text} Topic:", "", "{text} Topic:"),
+        ("it was\n{prompt}\n{text}", "it was", "it was\n{text}"),
+        ("{text}{prompt}: topic", "where is my refund", "{text}: topic"),
+    ],
+)
+def test_the_marker_stands_where_the_template_has_the_prompt(name, text, before, plain, request):
+    tokenizer = request.getfixturevalue(name)
+    (one,) = encode(tokenizer, Template(text=text), ["where is my refund"])
+    (without,) = encode(tokenizer, Template(text=plain), ["where is my refund"])
+    assert [token for token in one.input_ids if token != MARKER] == without.input_ids
+    start = name == "encoder"  # [CLS]
+    assert one.input_ids.index(MARKER) == start + len(tokenizer(before, add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+@pytest.mark.parametrize("text", ["{text} {prompt} Topic:", "it was {prompt} {text} topic:", "{text} topic: {prompt}"])
+def test_a_long_text_is_cut_and_the_place_of_the_prompt_stays(name, text, request):
+    tokenizer = request.getfixturevalue(name)
+    whole = encode(tokenizer, Template(text=text, max_tokens=4000), [LONG])[0].input_ids
+    (cut,) = encode(tokenizer, Template(text=text, max_tokens=24), [LONG])
+    assert cut.truncated and len(cut.input_ids) == 24 + 1  # the marker is no token
+    after = len(whole) - whole.index(MARKER)
+    if text.startswith("{text}"):  # counted from the end where the text comes before
+        assert cut.input_ids[-after:] == whole[-after:]
+    else:
+        assert cut.input_ids.index(MARKER) == whole.index(MARKER)
+    assert len(encode(tokenizer, Template(text=text, max_tokens=24), ["card"])[0].input_ids) < 24
+
+
+def test_the_marker_of_a_pair_may_stand_in_either_segment(encoder):
+    for text, segment in (("{text} {prompt}{sep}{pair}", 0), ("{text}{sep}{pair} {prompt}", 1)):
+        (one,) = encode(encoder, Template(text=text), ["my card"], ["was charged"])
+        ends = [place for place, token in enumerate(one.input_ids) if token == encoder.sep_token_id]
+        assert one.input_ids.index(MARKER) == ends[segment] - 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60), limit=st.integers(14, 40))
+def test_every_row_has_one_marker(encoder, decoder, text, limit):
+    for tokenizer in (encoder, decoder):
+        (one,) = encode(tokenizer, Template(text="{text} {prompt} Topic:", max_tokens=limit), [text])
+        assert one.input_ids.count(MARKER) == 1
+        after = tokenizer.decode(one.input_ids[one.input_ids.index(MARKER) + 1 :], skip_special_tokens=True)
+        assert after.strip().lower() in ("topic:", "topic :")
+
+
+def test_two_markers_are_refused():
+    with pytest.raises(ValueError, match=r"may contain \{prompt\} once"):
+        Template(text="{prompt} {text} {prompt}")
