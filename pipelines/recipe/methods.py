@@ -20,6 +20,12 @@ class Optimisation(Section):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # of the gradient's norm
     precision: Literal["fp32", "bf16"] = "fp32"
+    patience: int | None = Field(None, ge=1)  # epochs without a lower validation loss, then training ends early
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there was patience keep their digests.
+        return {key: value for key, value in dump(self).items() if key != "patience" or value is not None}
 
 
 class Method(Section):

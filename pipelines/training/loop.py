@@ -9,33 +9,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.errors import DivergedError
 from pipelines.recipe import Method, Optimisation, Prompt
 from pipelines.training.activations import Room
-from pipelines.training.batches import epoch_batches, in_rows_order, micro_batches, sorted_batches
+from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
-from pipelines.training.frozen import Features, Head, features_of, only_head
-from pipelines.training.once import ReadOnce, Told, above_what_is_kept, read_once
-from pipelines.training.sharding import average_gradients, is_sharded, most
+from pipelines.training.frozen import Head, features_of, only_head
+from pipelines.training.gradient import Examples, Portion, backward, cross_entropy
+from pipelines.training.once import Told, above_what_is_kept, read_once
+from pipelines.training.selection import stalled
+from pipelines.training.sharding import is_sharded
 from pipelines.training.shards import Rows
-from pipelines.training.state import Epoch, generators
+from pipelines.training.state import Epoch
 from pipelines.training.tuned import Tuned, train_mode
 
 Report = Callable[[dict[str, Any]], None]
 CURVE_POINTS = 200
-Examples = Rows | Features | ReadOnce
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,12 @@ def train(
         report: called with the state of things about twice a second.
         keeper: of this training's checkpoints; none: nothing is kept, and nothing is gone on with.
         micro_tokens: of which batches are cut into micro-batches, whose gradients are summed; 0: batches stay whole.
+            What the memory does not hold is cut further.
         room: for what of the texts no prompt changes; none: that is computed in every step.
 
     Raises:
         DivergedError: the loss is no longer a number.
+        TrainingError: the memory does not hold the training of one row.
         KeyboardInterrupt: the keeper was asked to stop, and has kept a checkpoint.
     """
     start = reported = time.perf_counter()
@@ -99,11 +99,12 @@ def train(
     optimizer = new_optimizer(tuned, method, shared)
     state = keeper.resume(tuned, optimizer)
     schedule = new_schedule(optimizer, shared, steps, state.step)
+    portion = Portion(state.micro_tokens or micro_tokens)  # what the memory held before an interruption, it holds again
     begun, start = time.perf_counter(), start - state.seconds
     seen = 0
 
     def keep(stop: bool) -> None:
-        state.seconds = time.perf_counter() - start
+        state.seconds, state.micro_tokens = time.perf_counter() - start, portion.tokens
         keeper.keep(state, tuned, optimizer)
         if stop:
             raise KeyboardInterrupt(f"Asked to stop: ended after step {state.step}. The same command goes on from it.")
@@ -113,11 +114,16 @@ def train(
         if keeper.asked_to_stop and workers == 1:
             keep(stop=True)
 
+    def note() -> str:
+        return "; ".join(filter(None, (keeper.note, portion.note)))
+
     for epoch in range(len(state.history), epochs):
+        if stalled([each.validation_loss for each in state.history], shared.patience):
+            break
         train_mode(tuned, method)
         batches = epoch_batches(examples.lengths, shared.batch_size, seed, epoch)
         for batch in batches[state.step - epoch * steps_per_epoch :]:
-            loss = _backward(parallel, tuned, examples, batch, shared.precision, micro_tokens)
+            loss = backward(parallel, tuned, examples, batch, shared.precision, portion)
             nn.utils.clip_grad_norm_((parameter for _, parameter in tuned.trained()), shared.clip)
             optimizer.step()
             schedule.step()
@@ -135,7 +141,7 @@ def train(
                 reported = now
                 rate = seen / (now - begun)
                 left = (1 - state.step / steps) * epochs * len(examples) / rate
-                report({"epoch": epoch + 1, "step": state.step, "steps": steps, "loss": mean, "note": keeper.note,
+                report({"epoch": epoch + 1, "step": state.step, "steps": steps, "loss": mean, "note": note(),
                         "examples_per_s": rate, "seconds_left": left})  # fmt: skip
         correct, validation_loss = validate(model, held_out, shared, tuned.base.device, pause)
         _check_number("validation loss", validation_loss, state.step, method, keeper)
@@ -145,43 +151,12 @@ def train(
         if state.selection.takes(correct):
             state.kept = {name: parameter.detach().clone() for name, parameter in tuned.trained()}
             state.kept_epoch = epoch + 1
-        report({"epoch": epoch + 1, "step": state.step, "steps": steps, "note": keeper.note,
+        report({"epoch": epoch + 1, "step": state.step, "steps": steps, "note": note(),
                 **asdict(state.history[-1])})  # fmt: skip
 
     tuned.restore(state.kept)
     tuned.eval()
     return Trained(state.history, state.kept_epoch, state.step, time.perf_counter() - start, state.curve)
-
-
-def _backward(
-    parallel: nn.Module, tuned: Tuned, examples: Examples, batch: NDArray[np.int64], precision: str, tokens: int
-) -> Tensor:
-    """This worker's part of a batch's loss, whose mean over workers is that of the batch; its gradient is added up.
-
-    The rows may come in micro-batches of `tokens` positions: what a prompt drops out is the same in each of them.
-    """
-    workers, rank = world()
-    share = batch[rank::workers]
-    weight = workers / len(batch) if len(share) else 0.0  # the mean over workers then is one over the batch's rows
-    share = share if len(share) else batch[:1]  # a worker without rows still takes part, with weight zero
-    parts = micro_batches(share, examples.lengths, tokens)
-    idle = most(len(parts), tuned.base.device) - len(parts) if is_sharded(tuned) else 0
-    drawn = [(generator, generator.get_state()) for _, generator in generators(tuned)]
-    total = torch.zeros((), device=tuned.base.device)
-    for number, part in enumerate([*parts, *[share[:1]] * idle], 1):
-        inputs, labels = examples.batch(part, tuned.base.device)
-        for generator, before in drawn:
-            generator.set_state(before)
-        summing = isinstance(parallel, DistributedDataParallel) and number < len(parts)
-        with parallel.no_sync() if summing else nullcontext():  # type: ignore[operator]
-            with torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = parallel(*inputs)
-            loss = cross_entropy(logits, labels) * (weight if number <= len(parts) else 0.0)
-            loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    if is_sharded(tuned):  # else DDP has done it
-        average_gradients(parameter for _, parameter in tuned.trained())
-    return total
 
 
 @torch.no_grad()
@@ -223,12 +198,6 @@ def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
     """Class logits [n, C] of every row in float32, in the rows' order."""
     tuned.eval()
     return in_rows_order(lambda batch: tuned(*rows.batch(batch, tuned.base.device)[0]), rows.lengths, batch_size)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum over rows of the cross-entropy of logits [B, C] and labels [B], in float32 or better."""
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return nn.functional.cross_entropy(precise, labels, reduction="sum")
 
 
 def _check_number(name: str, value: float, step: int, method: Method, keeper: Keeper) -> None:

@@ -1,4 +1,4 @@
-"""Which epoch of a training counts: the last one, unless an earlier one was better beyond chance.
+"""When a training ends, and which of its epochs counts: the last one, unless an earlier one was better beyond chance.
 
 Rates fall to zero at the end, so the last epoch is the one to expect most of; the best of several on some hundred
 validation examples is often only the luckiest. See docs/decisions/0016-the-last-epoch-unless-proven-worse.md.
@@ -6,6 +6,7 @@ validation examples is often only the luckiest. See docs/decisions/0016-the-last
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,6 +27,11 @@ class Selection:
         if self.best is None or correct.sum() >= self.best.sum():
             self.best = correct
         return not better_beyond_chance(self.best, correct)
+
+
+def stalled(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether none of the last `patience` epochs' validation losses was below the lowest before; never without one."""
+    return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def better_beyond_chance(one: Tensor, other: Tensor) -> bool:

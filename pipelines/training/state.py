@@ -49,6 +49,7 @@ class State:
     kept: dict[str, Tensor] = field(default_factory=dict)  # what was trained, as of `kept_epoch`
     kept_epoch: int = 0
     selection: Selection = field(default_factory=Selection)
+    micro_tokens: int = 0  # the positions at a time that the memory holds, 0: all of a batch
 
 
 def packed(state: State, tuned: Tuned, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -68,6 +69,7 @@ def packed(state: State, tuned: Tuned, optimizer: torch.optim.Optimizer) -> tupl
     facts = {
         "format": FORMAT, "machine": machine(tuned), "step": state.step, "loss": state.loss, "seconds": state.seconds,
         "history": [asdict(epoch) for epoch in state.history], "curve": state.curve, "kept_epoch": state.kept_epoch,
+        "micro_tokens": state.micro_tokens,
     }  # fmt: skip
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, facts
 
@@ -95,7 +97,10 @@ def unpacked(
     curve = [(step, loss) for step, loss in facts["curve"]]
     kept = {name: tensor.to(device, copy=True) for name, tensor in _below(tensors, "kept/").items()}
     selection = Selection(tensors.get("selection/best"))
-    return State(facts["step"], facts["loss"], facts["seconds"], history, curve, kept, facts["kept_epoch"], selection)
+    return State(
+        facts["step"], facts["loss"], facts["seconds"], history, curve, kept, facts["kept_epoch"], selection,
+        facts.get("micro_tokens", 0),
+    )  # fmt: skip
 
 
 def fits(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], tuned: Tuned) -> bool:
@@ -108,6 +113,23 @@ def fits(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], tuned: Tuned) 
 def generators(tuned: Tuned) -> Iterator[tuple[str, torch.Generator]]:
     """The generators that modules hold themselves, by the module's name."""
     return ((name, module.generator) for name, module in tuned.named_modules() if isinstance(module, Dropout))
+
+
+Random = tuple[list[Tensor], dict[str, Tensor]]
+
+
+def random_states(tuned: Tuned) -> Random:
+    """Where all random numbers of a training stand: the modules' own, and torch's global ones."""
+    return [generator.get_state() for _, generator in generators(tuned)], _random(tuned.base.device)
+
+
+def set_random_states(tuned: Tuned, states: Random) -> None:
+    """Let them draw again what they drew since."""
+    for (_, generator), state in zip(generators(tuned), states[0], strict=True):
+        generator.set_state(state)
+    torch.set_rng_state(states[1]["cpu"])
+    if "cuda" in states[1]:
+        torch.cuda.set_rng_state(states[1]["cuda"], tuned.base.device)
 
 
 def machine(tuned: Tuned) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from pipelines.inference.forward import read_once
 from pipelines.inference.label_words import must_be_read
 from pipelines.recipe import Optimisation, Prompt
 from pipelines.training.batches import epoch_batches, sorted_batches
-from pipelines.training.loop import CURVE_POINTS, Trained, cross_entropy, new_optimizer, new_schedule
+from pipelines.training.gradient import cross_entropy
+from pipelines.training.loop import CURVE_POINTS, Trained, new_optimizer, new_schedule
 from pipelines.training.selection import Selection
 from pipelines.training.shards import Rows
 from pipelines.training.state import Epoch

@@ -132,6 +132,15 @@ def test_a_loss_that_is_no_number_stops_the_training(base: Base, rows: dict[str,
         trained(base, endless, rows)
 
 
+def test_patience_ends_a_training_that_gains_nothing_more(base: Base, rows: dict[str, Rows]) -> None:
+    shared = SHARED.model_copy(update={"epochs": 40, "patience": 2})
+    _, went = trained(base, METHODS["p-tuning-v2"], rows, shared)
+    losses = [epoch.validation_loss for epoch in went.epochs]
+    assert 2 < len(losses) < 40 and went.steps == 10 * len(losses)
+    assert min(losses[-2:]) >= min(losses[:-2])
+    assert all(min(losses[end - 2 : end]) < min(losses[: end - 2]) for end in range(3, len(losses)))
+
+
 def test_a_method_may_have_epochs_of_its_own(base: Base, rows: dict[str, Rows]) -> None:
     _, went = trained(base, HeadOnly(rate=0.1, epochs=2), rows)
     assert [epoch.epoch for epoch in went.epochs] == [1, 2] and went.steps == 20

@@ -21,7 +21,8 @@ from pipelines.recipe import Optimisation, Prompt
 from pipelines.tokens.template import MARKER
 from pipelines.training import once
 from pipelines.training.activations import Activations, Room, digest_of
-from pipelines.training.loop import cross_entropy, train
+from pipelines.training.gradient import cross_entropy
+from pipelines.training.loop import train
 from pipelines.training.once import BehindText, FromLayer, above_what_is_kept, read_once
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned, linear_head, tune
