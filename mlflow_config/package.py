@@ -13,8 +13,8 @@ import pipelines
 # What answers, and nothing that trains or judges. These files import each other relatively and promptmint never.
 TRAVELLING = (
     "__init__.py", "digests.py", "errors.py", "settings.py",
-    "recipe/__init__.py", "recipe/drift.py", "recipe/gates.py", "recipe/load.py", "recipe/methods.py", "recipe/problem.py",
-    "recipe/recipe.py", "recipe/section.py", "recipe/sweep.py",
+    "recipe/__init__.py", "recipe/drift.py", "recipe/gates.py", "recipe/load.py", "recipe/methods.py",
+    "recipe/problem.py", "recipe/recipe.py", "recipe/section.py", "recipe/sweep.py",
     "store/__init__.py", "store/store.py", "store/local.py", "store/ranged.py", "store/s3.py", "store/trees.py",
     "store/uploads.py",
     "tokens/__init__.py", "tokens/template.py",

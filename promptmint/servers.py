@@ -63,7 +63,8 @@ def up(home: Path, prefect_port: int = 4200, mlflow_port: int = 5000) -> dict[st
             for name in reversed(started):
                 processes.stop(home, name)
             raise
-    names = [f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}" for entry in deployments]
+    flows = (entry["entrypoint"].rpartition(".")[2].replace("_", "-") for entry in deployments)  # as Prefect names them
+    names = [f"{flow}/{entry['name']}" for flow, entry in zip(flows, deployments, strict=True)]
     return {"prefect": prefect, "mlflow": mlflow, "worker": worker, "deployments": names}
 
 

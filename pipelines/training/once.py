@@ -194,9 +194,10 @@ def read_once(
     parts = {digest_of(part): part for each in rows for part in map(model.part, each.tokens)}
     activations.look(list(parts))
     workers, rank = world()
-    missing = [digest for digest in parts if activations.get(digest) is None]
+    share = list(parts)[rank::workers]  # of all, since what is missing looks different once another has begun
+    missing = {digest: parts[digest] for digest in share if activations.get(digest) is None}
     if room is not None:
-        _fill(activations, made[0], {digest: parts[digest] for digest in missing[rank::workers]}, told)
+        _fill(activations, made[0], missing, told)
     if workers > 1:
         dist.barrier()
         activations.look(list(parts))

@@ -17,18 +17,19 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from pipelines.errors import RecipeError
-from pipelines.recipe import Full
 from pipelines.training.collective import world
-from pipelines.training.tuned import Settings, Tuned
+from pipelines.training.tuned import Tuned
 
 
-def shard(tuned: Tuned, settings: Settings, device: torch.device) -> Tuned:
+def shard(tuned: Tuned, kind: str, device: torch.device) -> Tuned:
     """The same tuned base, its frozen weights cut over the workers and put on their devices.
+
+    `kind` is the job's: how it was tuned.
 
     Raises:
         RecipeError: full fine-tuning, which has no frozen weights.
     """
-    if isinstance(settings, Full):
+    if kind == "full":
         raise RecipeError(
             "The compute profile says sharded = true, and full fine-tuning trains the very weights that would be cut "
             "over the workers. Leave [baselines.full] out of the recipe, or tune it on devices that hold it whole."

@@ -122,7 +122,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
     if job.start:
         tuned.begin(read_prompt(job.start, job.card["start"]))
     if compute.sharded:
-        shard(tuned, settings, device)
+        shard(tuned, job.kind, device)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
         with stopping(keeper):
@@ -158,14 +158,14 @@ def _publish_divergence(out: Path, name: str, step: int) -> None:
 
 
 def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
-    settings = METHODS[job.kind].model_validate(job.settings)
     if job.kind == "prompt" and job.weights is not None:
         tuned = _from_artifact(base, job.weights)
     else:
+        settings = METHODS[job.kind].model_validate(job.settings)
         tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
     if compute.sharded:
-        shard(tuned, settings, device)
+        shard(tuned, job.kind, device)
     logits = logits_of(tuned, read_rows(job.rows, marked=job.kind == "prompt"), job.batch_size)
     with _published(out, job.name) as folder:
         save_file({"logits": logits}, folder / "logits.safetensors")

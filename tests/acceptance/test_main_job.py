@@ -28,7 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KEYS = {
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "unchanged", "data", "power", "artifact", "aliases", "flow_run",
+    "scores", "gates", "seconds", "cost", "unchanged", "data", "power", "artifact", "aliases", "flow_run", "baselines",
+    "seen_by_champion",
 }  # fmt: skip
 FIGURES = {"accuracy", "low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds"}
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -166,7 +167,7 @@ class TestFirstRun:
         self, shop: Any, first: Any, in_registry: Callable[[], dict[str, str]]
     ) -> None:
         found = shop.promptmint("status", "orchard", "--json").json
-        assert found.keys() == {"name", "champion", "challenger", "history"}
+        assert found.keys() == {"name", "champion", "challenger", "history", "spent"}
         assert (found["name"], found["champion"], found["challenger"]) == ("orchard", 1, None)
         assert [entry["action"] for entry in found["history"]] == ["registered", "promoted"]
         assert first.json["version"] == 1 and first.json["aliases"] == {"champion": 1, "challenger": None}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipelines.data.validate import write_rows
+from pipelines.data.writing import write_rows
 from pipelines.recipe import Baselines, BasePin, Data, Lora, Prompt, Recipe, Template
 from pipelines.runs import finish
 from pipelines.store.local import LocalStore
