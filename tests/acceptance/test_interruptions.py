@@ -98,6 +98,7 @@ def test_ctrl_c_during_training_keeps_what_was_trained(shop: Any) -> None:
     assert not list((shop.home / "work").glob("*job-*")), "the workers' folder was removed"
 
 
+@pytest.mark.long
 def test_without_mlflow_everything_else_is_kept(shop: Any) -> None:
     gone = shop.promptmint("run", "orchard.toml", "--json", MLFLOW_TRACKING_URI="http://127.0.0.1:9", timeout_s=400)
     assert gone.code in (9, 11), gone.err
