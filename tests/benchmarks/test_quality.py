@@ -29,7 +29,7 @@ def keep(folder: Path, method: str, seed: int, validation: float, wrong: int) ->
     truth = [0, 1] * 50
     answers = [1 - label for label in truth[:wrong]] + truth[wrong:]
     run = {"cell": "subj-minilm", "method": method, "seed": seed, "settings": {}, "validation_accuracy": validation,
-           "trainable_params": 10, "seconds": 1.0, "truth": truth, "answers": answers}  # fmt: skip
+           "trainable_params": 10, "processor_seconds": 1.0, "truth": truth, "answers": answers}  # fmt: skip
     (folder / f"run-subj-minilm-{method}-{seed}.json").write_text(json.dumps(run))
 
 
