@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_config import names
 from mlflow_config.package import log_model
 from mlflow_config.tracking import connected, experiment_id
-from pipelines.errors import RegistryError
+from pipelines.errors import RegistryError, listed
 from pipelines.settings import tracking_uri
 
 
@@ -104,12 +104,22 @@ def project(recipe: str, champion: int | None, challenger: int | None) -> None:
 
 
 def version_tags(recipe: str, version: int) -> dict[str, str]:
-    """The tags of a registered version: its verdict and every digest. Raises `RegistryError` where there is none."""
+    """The tags of a registered version: its verdict and every digest.
+
+    Raises:
+        RegistryError: there is none, or somebody else registered it.
+    """
     with connected() as client:
         found = client.search_model_versions(f"name = '{recipe}' and version_number = {version}")
     if not found:
         raise RegistryError(f"There is no version {version!r} of {recipe!r}. `promptmint status {recipe}` shows them.")
-    return dict(found[0].tags)
+    tags = dict(found[0].tags)
+    if missing := {names.TAG_ARTIFACT, names.TAG_PROMPT} - tags.keys():
+        raise RegistryError(
+            f"Version {version!r} of {recipe!r} is no soft prompt of promptmint's: it has no tag {listed(missing)}. "
+            f"`promptmint status {recipe}` shows those that are."
+        )
+    return tags
 
 
 def versions(recipe: str) -> list[Version]:

@@ -146,6 +146,11 @@ def test_what_cannot_be_resolved_is_told_with_what_there_is(artifact: Path, reco
         registry.version_tags("tickets", 9)
     with pytest.raises(RegistryError, match=r"There is no version 1 of 'letters'"):
         registry.version_tags("letters", 1)
+    with connected() as client:
+        client.create_registered_model("foreign")
+        client.create_model_version("foreign", source="file:///nowhere")
+    with pytest.raises(RegistryError, match="no soft prompt of promptmint's: it has no tag"):
+        registry.version_tags("foreign", 1)
 
 
 def test_a_refusal_of_mlflow_is_not_tried_again(artifact: Path, record: dict[str, Any]) -> None:
