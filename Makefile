@@ -22,7 +22,7 @@ demo: $(READY)  ## the main job: tickets checked, a prompt tuned, judged, regist
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## the tests: CPU, offline
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 
 coverage: $(READY)  ## the same, with the lines of pipelines that no test runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" --cov=pipelines --cov-report=term-missing:skip-covered
