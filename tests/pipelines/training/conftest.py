@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from pipelines.bases.pin import PinnedBase, pin_base
@@ -73,3 +74,12 @@ def place(tickets: Any, bert_folder: Path, tmp_path_factory: pytest.TempPathFact
 def one_worker() -> Compute:
     """One process with one thread."""
     return Compute(workers=1, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch with one thread, as the trainings that are compared bit by bit have it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

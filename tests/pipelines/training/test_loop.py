@@ -36,12 +36,7 @@ METHODS: dict[str, Any] = {
 SHARED = Optimisation(epochs=4, batch_size=16)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def separable(n: int, seed: int) -> Rows:

@@ -36,12 +36,7 @@ NAMES = [f"{settings.method}-{name}" for name, settings in CASES]
 BIG = 2**30
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows_for(settings: Prompt, n: int = 20, seed: int = 1) -> Rows:
