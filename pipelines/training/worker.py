@@ -64,10 +64,10 @@ def main(job_path: Path, out: Path) -> None:
         folder, jobs = _asked_for(mine, out, device)
         base = _base(folder, device if not mine.compute.sharded else torch.device("cpu"))
         untouched = _digest_weights(base)
-        for job in jobs:
+        for number, job in enumerate(jobs):
             torch.manual_seed(job.seed + world()[1])
-            if mine.compute.sharded:
-                base = _base(folder, torch.device("cpu"))  # a job's own, to be cut
+            if mine.compute.sharded and number:
+                base = _base(folder, torch.device("cpu"))  # the one before was cut for its job
             match job:
                 case TrainJob():
                     _train(job, base, folder, out, mine.compute, device)
