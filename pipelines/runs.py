@@ -14,7 +14,7 @@ from pipelines.errors import NotInStore
 from pipelines.recipe import Recipe
 from pipelines.store.store import Store
 
-METHODS = ("prompt", "lora", "full", "head_only", "zero_shot")
+METHODS = ("prompt", "lora", "adapters", "full", "head_only", "zero_shot")
 VERSION = 1  # raise it when a run of equal inputs would end differently
 
 

@@ -13,6 +13,7 @@ from pipelines.recipe import Gates, NonInferiority, Robustness, Superiority
 POINTS = 100.0  # one example, right or wrong, in points of accuracy
 IN_WORDS = {
     "lora": "LoRA",
+    "adapters": "adapters",
     "full": "full fine-tuning",
     "head_only": "the head alone",
     "zero_shot": "the untouched base",

@@ -16,9 +16,10 @@ from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.artifact import SoftPrompt
 from pipelines.prompts.methods import new_prompt
 from pipelines.prompts.parameterisation import AtMarker, Dropout
-from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+from pipelines.training.adapters import with_adapters
 
-Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
+Settings = Prompt | Lora | Adapters | Full | HeadOnly | ZeroShot
 
 
 class Tuned(nn.Module):
@@ -99,8 +100,8 @@ def tune(
 ) -> Tuned:  # fmt: skip
     """A base made ready to be tuned by a method, at its seeded start.
 
-    The base itself is left alone: LoRA and full fine-tuning work on copies. `start_ids` is the text that a soft prompt
-    starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
+    The base itself is left alone: LoRA, adapters and full fine-tuning work on copies. `start_ids` is the text that a
+    soft prompt starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
 
     Raises:
         RecipeError: the method cannot be had on this base.
@@ -118,6 +119,10 @@ def tune(
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
                 torch.manual_seed(seed)
                 return Tuned(_with_lora(copy.deepcopy(base), settings), None, head).to(base.device)
+        case Adapters():
+            with torch.random.fork_rng(devices=[]):  # torch draws a linear map's start from the global state
+                torch.manual_seed(seed)
+                return Tuned(with_adapters(copy.deepcopy(base), settings), None, head).to(base.device)
         case Full():
             tuned = Tuned(copy.deepcopy(base), None, head).to(base.device)
             tuned.backbone.requires_grad_(True)
@@ -132,7 +137,7 @@ def train_mode(tuned: Tuned, settings: Method) -> None:
     """The base in eval mode, its own dropout off, save for full fine-tuning that asks for it; a method's dropout on."""
     tuned.train(isinstance(settings, Full) and settings.dropout)
     for name, part in tuned.named_modules():
-        if name == "prompt" or name.endswith("lora_dropout"):
+        if name == "prompt" or name.endswith(("lora_dropout", "adapter.dropout")):
             part.train()
 
 

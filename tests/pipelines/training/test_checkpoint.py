@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipelines.errors import TrainingError
 from pipelines.inference.base import Base, load_base
-from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training.checkpoint import KEPT, Keeper, content_of, read_checkpoint, stopping, write_checkpoint
 from pipelines.training.loop import Trained, train
 from pipelines.training.shards import Rows
@@ -29,6 +29,7 @@ METHODS: dict[str, Any] = {
     "p-tuning-v2": Prompt(method="p-tuning-v2", tokens=4, rate=0.1, dropout=0.2),
     "p-tuning": Prompt(method="p-tuning", tokens=4, hidden=8, rate=0.01, dropout=0.2),
     "lora": Lora(rank=2, rate=0.02, dropout=0.2),
+    "adapters": Adapters(bottleneck=2, rate=0.02, dropout=0.2),
     "full": Full(rate=3e-3, dropout=True),
     "head_only": HeadOnly(rate=0.1),
 }

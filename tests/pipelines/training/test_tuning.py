@@ -18,7 +18,19 @@ from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.inference.base import load_base
 from pipelines.inference.predictor import load_predictor
-from pipelines.recipe import Baselines, BasePin, Data, Full, HeadOnly, Lora, Optimisation, Prompt, Recipe, Template
+from pipelines.recipe import (
+    Adapters,
+    Baselines,
+    BasePin,
+    Data,
+    Full,
+    HeadOnly,
+    Lora,
+    Optimisation,
+    Prompt,
+    Recipe,
+    Template,
+)
 from pipelines.store.trees import load_tree
 from pipelines.training import tuning
 from pipelines.training.compute import Compute
@@ -36,9 +48,13 @@ RECIPE = Recipe(
     training=Optimisation(epochs=1, batch_size=16),
     prompt=Prompt(method="prompt-tuning", tokens=3, rate=0.1),
     baselines=Baselines(
-        lora=Lora(rank=2, rate=0.01, targets=("nowhere",)), full=Full(rate=1e-3), head_only=HeadOnly(rate=0.1)
+        lora=Lora(rank=2, rate=0.01, targets=("nowhere",)),
+        adapters=Adapters(bottleneck=2, rate=0.01),
+        full=Full(rate=1e-3),
+        head_only=HeadOnly(rate=0.1),
     ),
 )
+NAMES = ["prompt", "lora", "adapters", "full", "head_only"]
 MENDED = RECIPE.model_copy(update={"baselines": RECIPE.baselines.model_copy(update={"lora": Lora(rank=2, rate=0.01)})})
 
 
@@ -90,18 +106,16 @@ def contenders(tuned: Tuning) -> list[Contender]:
 def test_what_was_finished_before_a_failure_is_kept(tuned: Tuning) -> None:
     assert tuned.failure.startswith("baselines.lora.targets = ['nowhere'] are not in this base; it has 'dense', 'key'")
     assert tuned.told[0] == [("prompt", False)]
-    assert tuned.told[1] == [("prompt", True), ("lora", False), ("full", False), ("head_only", False)]
+    assert tuned.told[1] == [("prompt", True), *((name, False) for name in NAMES[1:])]
 
 
 def test_a_second_time_everything_comes_from_the_store(tuned: Tuning) -> None:
     first, second = tuned.results
-    assert tuned.told[2] == [(name, True) for name in ("prompt", "lora", "full", "head_only")]
+    assert tuned.told[2] == [(name, True) for name in NAMES]
     assert {name: {**value, "reused": None} for name, value in first.items()} == {
         name: {**value, "reused": None} for name, value in second.items()
     }
-    assert {name: value["reused"] for name, value in first.items()} == {
-        "prompt": True, "lora": False, "full": False, "head_only": False,
-    }  # fmt: skip
+    assert {name: value["reused"] for name, value in first.items()} == {name: name == "prompt" for name in NAMES}
 
 
 def test_results_are_what_the_trees_hold(tuned: Tuning, place: Any) -> None:
@@ -143,7 +157,7 @@ def test_scores_are_kept_by_weights_and_rows(
         )  # fmt: skip
 
     digests = score(contenders)
-    assert list(digests) == ["prompt", "lora", "full", "head_only"] and len(set(digests.values())) == 4
+    assert list(digests) == NAMES and len(set(digests.values())) == len(NAMES)
     rows = read_rows(place.folders["test"])
     for digest in digests.values():
         scores = load_scores(place.store, digest)
