@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from pipelines.errors import BaseModelError
-from pipelines.inference.base import Base
+from pipelines.inference.base import Base, context_of
 from pipelines.inference.forward import states_behind
 from pipelines.inference.mixed import Text, token_ids
 from pipelines.prompts.artifact import SoftPrompt
@@ -41,7 +41,7 @@ def written_on(base: Base, tokenizer: Any, prompt: SoftPrompt, text: Text, max_n
 def _tokens(base: Base, tokenizer: Any, prompt: SoftPrompt, ids: list[int], count: int) -> Iterator[int]:
     """The token after everything so far, again and again; keys and values of what was read are kept."""
     cache, position = DynamicCache(), prompt.tensors["keys"].shape[-2] if prompt.tensors else 0
-    context = getattr(base.backbone.config, "max_position_embeddings", None)
+    context = context_of(base.backbone.config)
     ends = _ends(base, tokenizer)
     for _ in range(count):
         if context is not None and position + len(ids) > context:

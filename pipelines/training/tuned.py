@@ -14,7 +14,7 @@ from pipelines.inference.features import features
 from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.artifact import SoftPrompt
-from pipelines.prompts.methods import new_prompt
+from pipelines.prompts.methods import new_prompt, possible_on
 from pipelines.prompts.parameterisation import AtMarker, Dropout
 from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 from pipelines.training.adapters import with_adapters
@@ -111,7 +111,8 @@ def tune(
             if settings.method == "iapt" and base.decoder and must_be_read(base, head):
                 raise RecipeError(
                     "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label "
-                    "word of several tokens too. Choose label words of one token each, or another method."
+                    "word of several tokens too. Choose label words of one token each, or another method; possible on "
+                    f"this base: {listed(method for method in possible_on(base) if method != 'iapt')}."
                 )
             prompt = new_prompt(base, settings, seed, start_ids)
             return Tuned(base, AtMarker(prompt) if marked else prompt, head).to(base.device)

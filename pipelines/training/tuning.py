@@ -178,7 +178,11 @@ def split_folders(store: Store, shards: Mapping[str, str], cache: Path) -> dict[
 
 def _check_room(recipe: Recipe, base_folder: Path) -> None:
     """Refuse a recipe whose longest text does not fit behind its prompt."""
-    context = json.loads((base_folder / "config.json").read_bytes()).get("max_position_embeddings")
+    from transformers import AutoConfig
+
+    from pipelines.inference.base import context_of
+
+    context = context_of(AutoConfig.from_pretrained(base_folder))
     needed = recipe.prompt.tokens + recipe.template.max_tokens
     if context is not None and needed > context:
         raise RecipeError(

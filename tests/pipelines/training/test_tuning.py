@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, RobertaConfig
 
 from pipelines.errors import RecipeError
 from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
-from pipelines.inference.base import load_base
+from pipelines.inference.base import context_of, load_base
 from pipelines.inference.predictor import load_predictor
 from pipelines.recipe import (
     Adapters,
@@ -38,7 +39,7 @@ from pipelines.training.job import TrainJob
 from pipelines.training.loop import logits_of
 from pipelines.training.shards import read_rows
 from pipelines.training.tuned import linear_head, tune
-from pipelines.training.tuning import job_for, minting_digest, train_all
+from pipelines.training.tuning import _check_room, job_for, minting_digest, train_all
 
 RECIPE = Recipe(
     name="tickets",
@@ -232,3 +233,22 @@ def test_checkpoints_are_removed_with_those_that_were_given_up(tmp_path: Path) -
     tuning._forget(others)
     tuning._forget(others)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_and_a_text_that_the_context_does_not_hold_are_refused(any_folder: Path) -> None:
+    """Whatever a base's config calls its positions; T5 reads any number of them."""
+    for tokens, fits in ((32, True), (33, any_folder.name.startswith("t5"))):
+        asked = RECIPE.model_copy(update={"prompt": RECIPE.prompt.model_copy(update={"tokens": tokens})})
+        if fits:
+            _check_room(asked, any_folder)
+        else:
+            with pytest.raises(
+                RecipeError, match=r"prompt.tokens = 33 and .*max_tokens = 32 make 65 .* reads 64\. Low"
+            ):
+                _check_room(asked, any_folder)
+
+
+def test_positions_that_begin_behind_the_padding_are_not_counted() -> None:
+    config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    assert context_of(config) == 512
+    assert context_of(BertConfig(max_position_embeddings=512)) == 512
