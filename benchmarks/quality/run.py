@@ -2,6 +2,7 @@
 
     python benchmarks/quality/run.py [--data ../shared/data] [--only CELL ...]    what is not there yet, then the report
     python benchmarks/quality/run.py --report                                     the tables of what is kept here
+    python benchmarks/quality/run.py --page                                       the figures of the guide, likewise
 
 A cell is a set of data on a base (cells.py). Every method tries four settings on 500 rows, one seed, and validation
 chooses; the four best presets and the baselines go on to 2,000 rows and three seeds, again chosen by validation, and
@@ -44,6 +45,7 @@ from cells import (
     recipe_for,
     sweep_of,
 )
+from page import write_page
 from tables import RESULTS, finalists, report, search_of
 
 from pipelines.bases.pin import PinnedBase, pin_base
@@ -67,10 +69,13 @@ def main() -> None:
     """Run what is missing, unless only the report is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--page", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", nargs="*", default=["-".join(cell) for cell in CELLS], metavar="CELL")
     arguments = parser.parse_args()
-    if not arguments.report:
+    if arguments.page:
+        write_page()
+    elif not arguments.report:
         for name, base in CELLS:
             if f"{name}-{base}" in arguments.only:
                 run_cell(name, base, arguments.data)

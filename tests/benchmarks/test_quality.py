@@ -24,7 +24,7 @@ def quality() -> Iterator[Any]:
     """The benchmark: its settings and its tables, as modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("cells", "tables")})
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("cells", "tables", "page")})
 
 
 def keep(folder: Path, method: str, seed: int, validation: float, wrong: int, params: int = 10) -> None:
@@ -109,6 +109,22 @@ def test_the_committed_results_are_told(quality: Any, capsys: pytest.CaptureFixt
     known = {f"{row['set']}-{row['base']}-{row['method']}" for row in last["cells"]}
     for path in quality.tables.RESULTS.glob("search-*.json"):
         assert path.stem.removeprefix("search-") in known, path
+
+
+def test_the_guides_figures_are_made_of_the_results(quality: Any, tmp_path: Path) -> None:
+    board = {"leaderboard": [{"validation_accuracy": 0.875}]}
+    (tmp_path / "search-subj-minilm-late.json").write_text(json.dumps(board))
+    keep(tmp_path, "late", 17, validation=0.9, wrong=3)
+    page = tmp_path / "page.md"
+    words = quality.page.PAGE.read_text()
+    assert words.count(quality.page.BEGIN) == words.count(quality.page.END) == 1
+    page.write_text(words)
+    for _ in range(2):  # and again: nothing of the last time is left
+        quality.page.write_page(page, tmp_path)
+        told = page.read_text()
+        assert "| subj on minilm | `late` 97.0 (94.0 to 100.0) | none | - | - | - | - | not finished |" in told
+        assert "| `late` | - | - | 87.5 | - | - | - |" in told and told.count("| `late` |") == 1
+        assert told.partition(quality.page.BEGIN)[0] == words.partition(quality.page.BEGIN)[0]
 
 
 def test_macro_f1_of_one_seed_is_the_gates_own(quality: Any) -> None:
