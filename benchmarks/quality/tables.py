@@ -94,10 +94,10 @@ def rows_of(name: str, base: str, results: Path) -> list[dict[str, Any]]:
         }  # fmt: skip
         if records:
             score, low, high = interval(*tested(cell, method, results), SETS[name].metric)
-            seconds = float(np.mean([record["processor_seconds"] for record in records]))
+            took = [record["processor_seconds"] for record in records if record["processor_seconds"] is not None]
             row |= {
                 "score": score, "low": low, "high": high, "validation": round(validation(records), 4),
-                "trainable_params": records[0]["trainable_params"], "seconds": round(seconds, 1),
+                "trainable_params": records[0]["trainable_params"], "seconds": round(float(np.mean(took)), 1) if took else None,
             }  # fmt: skip
         rows.append(row)
     return rows
@@ -163,7 +163,7 @@ def show(name: str, base: str, rows: Sequence[Record]) -> None:
         score, low, high, held_out = (100 * row[key] for key in ("score", "low", "high", "validation"))
         print(
             f"  {row['method']:<16}{score:>7.1f}  {f'{low:.1f} .. {high:.1f}':<15}{held_out:>10.1f}"
-            f"{row['trainable_params']:>12,}{row['seconds']:>9.1f}{row['seeds']:>7}{mark}"
+            f"{row['trainable_params']:>12,}{row['seconds'] or 0:>9.1f}{row['seeds']:>7}{mark}"
         )
 
 

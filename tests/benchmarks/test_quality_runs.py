@@ -76,7 +76,11 @@ def test_a_cell_is_searched_run_and_asked_once(
         assert len(board) == 2 and board[0]["validation_accuracy"] >= board[1]["validation_accuracy"]
     for name in runs:
         told = json.loads(kept[name])
-        assert len(told["answers"]) == len(told["truth"]) > 5 and told["processor_seconds"] > 0, name
+        assert len(told["answers"]) == len(told["truth"]) > 5, name
+        if told["seed"] == 17:  # tuned in the search already, on the same few rows
+            assert told["processor_seconds"] is None, name
+        else:
+            assert told["processor_seconds"] > 0, name
     untouched = json.loads(kept["run-cell-zero_shot-17.json"])
     assert untouched["trainable_params"] == 0 and len(untouched["answers"]) == len(told["truth"])
 
