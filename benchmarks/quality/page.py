@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cells import CELLS, GRID, ROOT
+from cells import CELLS, GRID, ROOT, SEARCH_ROWS, VALIDATION_ROWS
 from tables import RESULTS, finished, rows_of, search_of
 
 PAGE = ROOT / "docs" / "guide" / "which-method.md"
@@ -29,8 +29,8 @@ def figures(results: Path) -> str:
 
 def _final(results: Path) -> list[str]:
     lines = [
-        "On the test split, in per cent with 95 % intervals: the soft prompt that validation chose, and the others. `-`: no "
-        "run yet.",
+        "On the test split, in per cent with 95 % intervals: the soft prompt that validation chose, and the others.",
+        "`-`: no run yet.",
         "",
         "| set and base | soft prompt | " + " | ".join(name.replace("_", " ") for name in COMPARED) + " | |",
         "|---|---|" + "---|" * (len(COMPARED) + 1),
@@ -53,7 +53,8 @@ def _score(row: dict[str, object]) -> str:
 
 def _searched(results: Path) -> list[str]:
     lines = [
-        "In the search, accuracy in per cent on 500 validation rows after 500 training rows, the best of four settings:",
+        f"In the search, accuracy in per cent on {VALIDATION_ROWS} validation rows after {SEARCH_ROWS} training rows,",
+        "the best of four settings:",
         "",
         "| method | " + " | ".join(f"{name} on {base}" for name, base in CELLS) + " |",
         "|---|" + "---|" * len(CELLS),

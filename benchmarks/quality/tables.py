@@ -97,7 +97,8 @@ def rows_of(name: str, base: str, results: Path) -> list[dict[str, Any]]:
             took = [record["processor_seconds"] for record in records if record["processor_seconds"] is not None]
             row |= {
                 "score": score, "low": low, "high": high, "validation": round(validation(records), 4),
-                "trainable_params": records[0]["trainable_params"], "seconds": round(float(np.mean(took)), 1) if took else None,
+                "trainable_params": records[0]["trainable_params"],
+                "seconds": round(float(np.mean(took)), 1) if took else None,
             }  # fmt: skip
         rows.append(row)
     return rows
