@@ -56,12 +56,13 @@ def with_adapters(base: Base, settings: Adapters) -> Base:
 
 
 def _adapted(place: Any, _: Any, states: Tensor) -> Tensor:
-    return states + place.adapter(states)
+    adapted: Tensor = states + place.adapter(states)
+    return adapted
 
 
 def _feed_forward_ends(base: Base) -> list[Any]:
     """The linear map that runs last in each layer, found by watching one token pass through the base."""
-    linear = [part for part in base.whole.modules() if isinstance(part, nn.Linear | Conv1D)]
+    linear: list[nn.Module] = [part for part in base.whole.modules() if isinstance(part, nn.Linear | Conv1D)]
     block = {part: block_of(base.whole, part) for part in linear}
     last: dict[nn.Module, Any] = {}
 
@@ -77,7 +78,7 @@ def _feed_forward_ends(base: Base) -> list[Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    widths = {part.weight.shape[part.weight.ndim - 1 if isinstance(part, Conv1D) else 0] for part in last.values()}
+    widths = {part.weight.shape[-1 if isinstance(part, Conv1D) else 0] for part in last.values()}
     if widths != {base.hidden_width} or not {layer.block for layer in base.layers} <= last.keys():
         raise RecipeError(
             "baselines.adapters stand behind the linear map that ends each layer with states of the base's width "
