@@ -28,7 +28,7 @@ from tasks.bases import pin_base
 from tasks.data import snapshot, validate
 from tasks.drifting import drift, seen_by_champion
 from tasks.gating import judge
-from tasks.limits import no_longer_than, one_of
+from tasks.limits import no_longer_than, one_of, turn_of
 from tasks.progress import News, tell
 from tasks.registering import complete_artifact, project_aliases, promote_version, register
 from tasks.reporting import publish, publish_unchanged
@@ -65,7 +65,7 @@ def mint(recipe: str, compute: str | None = None) -> dict[str, Any]:
     """
     settings, profile = load_recipe(recipe), load_compute(compute)
     with (
-        one_of(1, f"promptmint-recipe-{settings.name}"),
+        one_of(1, turn_of(settings.name)),
         one_of(profile.jobs, f"promptmint-compute-{profile.name}"),
         no_longer_than(profile.run_timeout_s),
     ):
