@@ -17,7 +17,7 @@ from pipelines.errors import LedgerConflict
 from pipelines.evaluation.power import foresee, low, refusal
 from pipelines.known import find_recipe
 from pipelines.recipe import Recipe, load_recipe
-from pipelines.runs import finish, finished, new_record, run_key, unchanged
+from pipelines.runs import finish, finished, new_record, next_number, run_key, unchanged
 from pipelines.settings import recipes_folder
 from pipelines.store.store import the_store
 from pipelines.training.compute import Compute, load_compute
@@ -164,6 +164,7 @@ def _end(record: dict[str, Any], spent: Meter, **last: str) -> dict[str, Any]:
     record |= last | {"seconds": {stage: round(cost.seconds, 2) for stage, cost in spent.stages.items()}}
     record["cost"] = spent.told()
     record |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run": flow_run.id}
+    record["number"] = next_number(the_store(), record["recipe"])
     publish(record)
     finish(the_store(), record)
     return record
