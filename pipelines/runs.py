@@ -78,7 +78,7 @@ def recorded(store: Store, name: str, keys: Sequence[str] | None = None) -> list
 
 
 def next_number(store: Store, name: str) -> int:
-    """What a recipe's run that ends now is the how-manieth of; runs of one recipe follow each other."""
+    """The number of a recipe's run that ends now, from 1; runs of one recipe follow each other."""
     return len(store.keys(f"{RUNS}{name}/")) + 1
 
 
