@@ -4,8 +4,8 @@ The first look is cheap: names, sizes and times. Where it finds what was announc
 somebody may still be writing, so the same look a moment later must see the same before a byte is digested, and once
 more afterwards. No clock is read: times of files are compared with each other, never with now.
 
-An announcement may be lost on its way to a run. So it is made again after 2 more looks, then after 4, 8 and so on, while
-nothing comes of it. Looks are counted, because a clock may jump; one announcement too many ends as an unchanged run.
+An announcement may be lost on its way to a run. So it is made again after 2 more looks, then after 4, 8 and so on,
+while nothing comes of it. Looks are counted, because a clock may jump; one announcement too many ends as unchanged.
 
     watch/RECIPE.json    what was announced last, in the store: see `Announced`
 """
