@@ -168,6 +168,7 @@ def finish(run: Run) -> dict[str, Any]:
     record["seconds"] = {stage: round(cost.seconds, 2) for stage, cost in run.spent.stages.items()}
     record["cost"] = run.spent.told()
     record |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run": flow_run.id}
+    record["number"] = runs.next_number(the_store(), record["recipe"])
     publish(record)
     runs.finish(the_store(), record)
     return record

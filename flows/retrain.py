@@ -16,7 +16,7 @@ from pipelines.store.store import the_store
 from pipelines.training.compute import Compute, load_compute
 from tasks.bases import pin_base
 from tasks.data import snapshot
-from tasks.limits import no_longer_than, one_of
+from tasks.limits import no_longer_than, one_of, turn_of
 from tasks.reporting import publish_unchanged
 
 
@@ -48,7 +48,7 @@ def mint(recipe: str, compute: str | None = None) -> dict[str, Any]:
     """
     settings, profile = load_recipe(recipe), load_compute(compute)
     with (
-        one_of(1, f"promptmint-recipe-{settings.name}"),
+        one_of(1, turn_of(settings.name)),
         one_of(profile.jobs, f"promptmint-compute-{profile.name}"),
         no_longer_than(profile.run_timeout_s),
     ):
