@@ -192,8 +192,11 @@ class TestTriggers:
                     page.get_by_text(re.compile(rf"^{parameter}( \(Optional\))?$")).first.wait_for()
                     page.get_by_text(re.split(r"[`\n]", about["description"])[0].strip()).first.wait_for()
                 page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
-            page.locator("textarea").first.fill("orchard")
-            page.get_by_role("button", name="Submit").click()
+            recipe = page.locator("textarea").first
+            recipe.fill("orchard")
+            recipe.blur()  # the form takes in what was typed
+            with page.expect_response("**/create_flow_run"):
+                page.get_by_role("button", name="Submit").click()
             (run,) = until(lambda: {run["id"] for run in place.flow_runs("retrain")} - known, 60)
         assert place.look(run)["parameters"]["recipe"] == "orchard"
         until(lambda: place.ended(run), RUN_S)
