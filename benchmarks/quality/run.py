@@ -19,11 +19,8 @@ the workers one thread each, and what else the machine does changes little. The 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import resource
-import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +48,6 @@ from tables import RESULTS, finalists, report, search_of
 from pipelines.bases.pin import PinnedBase, pin_base
 from pipelines.data.snapshot import snapshot
 from pipelines.data.validate import validate
-from pipelines.digests import canonical_json
 from pipelines.evaluation.scores import Scores, load_scores
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.recipe import Head, Recipe, Template, changed
@@ -63,6 +59,10 @@ from pipelines.training.compute import load_compute
 from pipelines.training.job import TrainJob
 from pipelines.training.leaderboard import chosen, sweep
 from pipelines.training.tuning import job_for, split_folders, tune_jobs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import keep
 
 
 def main() -> None:
@@ -161,7 +161,7 @@ def search_all(cell: str, name: str, place: Place) -> None:
     }
     waiting = {method: {job.name for job in each} for method, each in jobs.items()}
 
-    def keep(job: str, reused: bool) -> None:
+    def tuned(job: str, reused: bool) -> None:
         method = job.rpartition("-")[0]
         waiting[method].discard(job)
         if waiting[method]:
@@ -174,7 +174,7 @@ def search_all(cell: str, name: str, place: Place) -> None:
         record(f"search-{cell}-{method}", cell=cell, method=method, seed=SEEDS[0], leaderboard=board)
         print(f"{cell}: {method}: {board[0]['change']}, validation {100 * board[0]['validation_accuracy']:.1f} %")
 
-    place.tune([job for each in jobs.values() for job in each], keep)
+    place.tune([job for each in jobs.values() for job in each], tuned)
 
 
 def run_all(cell: str, methods: Iterable[str], place: Place) -> None:
@@ -280,12 +280,7 @@ def record_run(cell: str, method: str, seed: int, scores: Scores, **result: Any)
 
 def record(name: str, **result: Any) -> None:
     """Write one result with its provenance; a file that exists is left as it is."""
-    versions = {package: importlib.metadata.version(package) for package in ("torch", "transformers", "peft")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": load_compute().threads}
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.json").open("xb") as file:
-        file.write(canonical_json({**result, "versions": versions, "commit": commit, "machine": machine}) + b"\n")
+    keep(RESULTS / f"{name}.json", result)
 
 
 if __name__ == "__main__":
