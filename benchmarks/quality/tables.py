@@ -24,7 +24,10 @@ Record = Mapping[str, Any]
 
 
 def report(results: Path = RESULTS) -> None:
-    """One table per cell and how near its prompt came, then everything as JSON in the last line."""
+    """One table per cell and how near its prompt came, then everything as JSON in the last line.
+
+    There a method without a run has a row too: its score is null, and its `status` says why.
+    """
     cells = {(name, base): rows_of(name, base, results) for name, base in CELLS}
     for (name, base), rows in cells.items():
         show(name, base, rows)
