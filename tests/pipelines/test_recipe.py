@@ -168,7 +168,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ('path = "tickets.csv"', 'path = "x"\nslices = ["a", "a"]', "data: slices must differ, got ['a', 'a']"),
         ('path = "tickets.csv"', 'path = "x"\nslices = ["text"]', "columns of few values, not the text's"),
         ("[gates]", "[gates]\nper_slice_accuracy = 0.5", "gates.per_slice_accuracy needs data.slices"),
-        ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
+        ('labels = ["account", "billing"]', 'labels = ["a"]', "labels must name at least two classes"),
         ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),
         ('text = "{text} it is"', 'text = "{text}{text}"', "must contain {text} exactly once"),
         ('kind = "verbaliser"', 'kind = "linear"', "head.words belongs to head.kind = 'verbaliser'"),
