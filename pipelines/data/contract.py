@@ -88,7 +88,7 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
-    """What must hold for the texts, the label or target and the split of a row, in the words of the recipe's columns."""
+    """What must hold for the texts, the label or target, and the split of a row, by the names of the data's columns."""
     labels, sides = frozenset(data.labels), frozenset((*SPLITS, *ALIASES))
     rules = {"text": _text_rules(data.text, data.checks, data.checks.min_chars)}
     if data.pair is not None:

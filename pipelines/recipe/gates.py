@@ -10,14 +10,14 @@ from .section import Section
 
 
 class NonInferiority(Section):
-    """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy, or of the metric."""
+    """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy or of the metric."""
 
     to: Literal["lora", "full", "champion"]
     margin: float = Field(gt=0, lt=100)  # percentage points
 
 
 class Superiority(Section):
-    """`[[gates.superior]]`: the prompt must be ahead of `to` by more than `margin` points of accuracy, or of the metric."""
+    """`[[gates.superior]]`: the prompt must be ahead of `to` by more than `margin` points of accuracy or the metric."""
 
     to: Literal["lora", "full", "head_only", "zero_shot", "champion"]
     margin: float = Field(0.0, ge=0, lt=100)  # percentage points
