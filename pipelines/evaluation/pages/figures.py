@@ -74,7 +74,8 @@ def comparison_axis(scale: Scale) -> Markup:
 def accuracy_against(scores: Mapping[str, Record], what: str, unit: str, measure: str = "Accuracy") -> Markup | None:
     """Every method's accuracy, or another `measure`, with its 95 % interval over what it cost.
 
-    `what` is `trainable_params` or `train_seconds`. What trains nothing stands at the left edge, under `0`; the champion, whose cost this run does not know, is a line.
+    `what` is `trainable_params` or `train_seconds`. What trains nothing stands at the left edge, under `0`; the
+    champion, whose cost this run does not know, is a line.
     """
     placed = {name: each for name, each in scores.items() if name != "champion"}
     if not placed:
