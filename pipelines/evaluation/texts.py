@@ -174,7 +174,7 @@ def bleu_counts(text: str, references: Sequence[str]) -> list[int]:
 
 def bleu_of(counts: NDArray[Any], sentence: bool = False) -> float:
     """The BLEU of ten counts, 0..1: of a corpus those of its texts summed; with `sentence` of a text by itself."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     told = [int(count) for count in counts]
     score = BLEU.compute_bleu(told[:4], told[4:8], told[8], told[9], smooth_method="exp", effective_order=sentence)
@@ -183,7 +183,7 @@ def bleu_of(counts: NDArray[Any], sentence: bool = False) -> float:
 
 def bleu_signature() -> str:
     """How sacrebleu computes it here, its version included: to be told with every figure."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU()
     metric.corpus_score(["a"], [["a"]])  # a signature tells how many references there were, and wants to have seen some
@@ -207,6 +207,6 @@ def _rouge() -> Any:
 
 @cache
 def _bleu() -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(effective_order=True)

@@ -41,7 +41,7 @@ def written(seed: int, n: int = 60, wrong: float = 0.3) -> TextScores:
 
 
 def test_the_corpus_has_the_bleu_that_sacrebleu_gives() -> None:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     scores = written(1)
     most = max(map(len, scores.references))
