@@ -85,9 +85,9 @@ def _targets(
     tokenizer: Any, base_folder: Path, batch: dict[str, list[str]], max_new_tokens: int
 ) -> dict[str, list[Any]]:
     """What rows with targets have in the place of labels."""
-    pairs = batch.get("pair") or [None] * len(batch["text"])
+    texts = [batch["text"], *([batch["pair"]] if "pair" in batch else [])]
     return {
-        "input": [input_name(text, pair) for text, pair in zip(batch["text"], pairs, strict=True)],
+        "input": [input_name(*asked) for asked in zip(*texts, strict=True)],
         "target": batch["target"],
         "target_ids": target_ids(tokenizer, base_folder, batch["target"], max_new_tokens),
     }

@@ -19,7 +19,7 @@ from pipelines.prompts.methods import PRESETS, new_prompt
 from pipelines.prompts.parameterisation import AtMarker, Dropout
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
-NOT_FOLLOWED = ("late", "dept", "iapt")  # methods whose prompt a decoder cannot write on after
+THROUGHOUT = ("late", "dept", "iapt")  # methods that change written tokens of a decoder too
 Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
 
 
@@ -114,8 +114,8 @@ def tune(
     """
     match settings:
         case Prompt():
-            if writes(head) and base.decoder and settings.method in NOT_FOLLOWED:
-                others = set(PRESETS) - set(NOT_FOLLOWED)
+            if writes(head) and base.decoder and settings.method in THROUGHOUT:
+                others = set(PRESETS) - set(THROUGHOUT)
                 raise RecipeError(
                     f"{settings.method} steers every position of a decoder, those that it writes included, which "
                     f"head.kind = 'generation' does not do here. On a decoder choose one of {listed(others)}; on an "

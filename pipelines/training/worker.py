@@ -171,6 +171,7 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
     if compute.sharded:
         shard(tuned, job.kind, device)
     marked = job.kind == "prompt"
+    answers: list[str] | Tensor
     if job.head.generates:
         tokenizer, asked = AutoTokenizer.from_pretrained(base_folder), read_texts(job.rows, marked)
         answers = texts_of(tuned, tokenizer, asked, job.head.max_new_tokens or 0, job.batch_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -67,7 +67,9 @@ def predict(
         texts = sys.stdin.read().splitlines()
         if predictor.of_pairs and pairs is None:
             texts, pairs = _split(texts)
-    asked = [{"text": text, **({} if pairs is None else {"pair": pairs[place]})} for place, text in enumerate(texts)]
+    asked: list[dict[str, Any]] = [
+        {"text": text, **({} if pairs is None else {"pair": pairs[place]})} for place, text in enumerate(texts)
+    ]
     if predictor.writes:
         written = predictor.generate(texts, pairs)
         answers = [{**each, "answer": text} for each, text in zip(asked, written, strict=True)]
