@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 RECIPE = """
 name = "replies"
@@ -71,7 +71,7 @@ def texts(fresh: Any, llama_folder: Path, tickets: Callable[..., Any]) -> Any:
 
 def test_a_recipe_of_texts_runs_from_end_to_end(texts: Any) -> None:
     record = texts.promptmint("run", "replies.toml", "--json").json
-    assert record["version"] == 1 and record["labels"] == [] and record["power"] == []
+    assert record["version"] == 1 and record["power"] == []
     assert record["data"]["reasons"] == {"reply is null": 1}
     scores = {method: each for method, each in record["scores"].items() if each}
     assert set(scores) == {"prompt", "lora", "zero_shot"}

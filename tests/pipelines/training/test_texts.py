@@ -86,7 +86,7 @@ def test_what_is_tuned_to_write_is_loaded_and_served_as_it_was(
 
 
 def _refuses_another_proof(folder: Path, base: Path, predictor: Predictor) -> None:
-    other = shutil.copytree(folder, folder.parent / "other")
+    other = shutil.copytree(folder, folder.with_name(f"{folder.name}-other"))
     proof = read_proof(other)
     assert proof.said is not None and proof.said.shape == proof.logits.shape == (8, 8)
     changed = proof.logits.clone()
