@@ -60,15 +60,8 @@ def progress(console: Console) -> Iterator[None]:
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
     from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
-    from pipelines.evaluation.report import (
-        SWEPT,
-        columns,
-        gate_rows,
-        in_a_sentence,
-        leaderboard_rows,
-        power_lines,
-        summary_rows,
-    )
+    from pipelines.evaluation.measured import in_a_sentence
+    from pipelines.evaluation.report import SWEPT, columns, gate_rows, leaderboard_rows, power_lines, summary_rows
     from pipelines.evaluation.taken_over import baseline_lines, start_line
 
     if rows := leaderboard_rows(record.get("leaderboard") or []):

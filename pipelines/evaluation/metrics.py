@@ -45,12 +45,6 @@ def text_summary(scores: TextScores, metric: str) -> dict[str, Any]:
             "signature": bleu_signature()}  # fmt: skip
 
 
-def headline(scores: Mapping[str, Any]) -> float | None:
-    """The figure of a summary that its interval is of, a fraction: accuracy, or the recipe's metric of texts."""
-    figure: float | None = scores.get("score", scores.get("accuracy"))
-    return figure
-
-
 def by_value(scores: Mapping[str, Scores], values: Mapping[str, str]) -> dict[str, dict[str, dict[str, int]]]:
     """`{value: {method: {"right", "n"}}}`: how each method does on the test examples that share a value.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
 from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
-from pipelines.evaluation.metrics import headline
+from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
 from pipelines.evaluation.texts import METRICS
@@ -38,24 +38,6 @@ METHODS = {
 }
 COLOURS = {"passed": "#1a7f4b", "inconclusive": "#b7791f", "refused": "#c0392b"}
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-
-
-def metric_of(record: Record) -> str | None:
-    """The metric that a run's gates compare texts by; None where they compare right and wrong answers."""
-    metric: str | None = ((record.get("settings") or {}).get("gates") or {}).get("metric")
-    return metric
-
-
-def measured(record: Record) -> str:
-    """What a run's first figure is, in words: accuracy, or the metric of its texts."""
-    metric = metric_of(record)
-    return "Accuracy" if metric is None else METRICS[metric]
-
-
-def in_a_sentence(record: Record) -> str:
-    """The same in the midst of a sentence."""
-    name = measured(record)
-    return name if name.isupper() or "-" in name else f"{name[0].lower()}{name[1:]}"
 
 
 def columns(record: Record) -> tuple[str, ...]:

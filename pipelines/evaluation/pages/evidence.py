@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import NotInStore
+from pipelines.evaluation.measured import metric_of
 from pipelines.evaluation.metrics import wilson
 from pipelines.evaluation.pages.written import Written, gather_written
-from pipelines.evaluation.report import METHODS, metric_of
+from pipelines.evaluation.report import METHODS
 from pipelines.evaluation.scores import Scores, load_scores, paired
 from pipelines.store.store import Store
 from pipelines.store.trees import load_bytes, tree_files

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.costs import total_of
 from pipelines.errors import LedgerError
-from pipelines.evaluation.metrics import headline
+from pipelines.evaluation.measured import headline
 from pipelines.evaluation.pages import words
 from pipelines.evaluation.pages.render import render
 from pipelines.promotion import ledger

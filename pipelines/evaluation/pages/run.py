@@ -8,14 +8,14 @@ from typing import Any
 from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
 from pipelines.evaluation.comparisons import IN_WORDS
-from pipelines.evaluation.metrics import headline
+from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.drift import Words, drift_told
 from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
 from pipelines.evaluation.pages.written import Written
 from pipelines.evaluation.power import in_words, low
-from pipelines.evaluation.report import METHODS, SWEPT, in_a_sentence, leaderboard_rows, measured, metric_of
+from pipelines.evaluation.report import METHODS, SWEPT, leaderboard_rows
 from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
 from pipelines.evaluation.texts import METRICS
 
