@@ -39,6 +39,7 @@ from cells import (
     sweep_of,
 )
 from numpy.typing import NDArray
+from writing import rows as rows_of_texts
 
 from pipelines.bases.pin import PinnedBase, pin_base
 from pipelines.data.snapshot import snapshot
@@ -184,7 +185,7 @@ def report() -> None:
             show(name, base, cell)
     reached = sum(enough(rows, name, base) for name, base in CELLS)
     print(f"\nThe chosen soft prompt reaches 98 % of full fine-tuning in {reached} of {len(CELLS)} cells.")
-    print(json.dumps({"cells": rows}))
+    print(json.dumps({"cells": [*rows, *rows_of_texts()]}))
 
 
 def rows_of(name: str, base: str) -> Iterator[dict[str, Any]]:

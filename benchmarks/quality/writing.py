@@ -13,9 +13,8 @@ JSON object.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from numpy.typing import NDArray
 from pipelines.bases.pin import pin_base
 from pipelines.data.snapshot import snapshot
 from pipelines.data.validate import validate
-from pipelines.digests import canonical_json
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.evaluation.texts import bleu_of, load_texts
 from pipelines.recipe import Baselines, Full, Lora, Optimisation, Prompt, Recipe, Sweep, ZeroShot, load_recipe
@@ -41,6 +39,11 @@ from pipelines.training.leaderboard import chosen, sweep
 from pipelines.training.tuned import THROUGHOUT
 from pipelines.training.tuning import job_for, split_folders, tune_jobs
 
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.kept import LEARNING, keep
+
+PACKAGES = (*LEARNING, "sacrebleu")
 SET, BASE = "e2e_nlg", "tiny_llama"
 CELL = f"{SET}-{BASE}"
 RESULTS = Path(__file__).parent / "results"
@@ -142,7 +145,7 @@ def search(method: str, place: Place) -> list[dict[str, Any]]:
             place.store, recipe, place.base, place.base_folder, place.shards, load_compute(), cache_folder(),
             on_news=lambda news: None, on_result=lambda name, reused: None,
         )  # fmt: skip
-        record(path, cell=CELL, method=method, seed=SEEDS[0], leaderboard=board)
+        keep(path, {"cell": CELL, "method": method, "seed": SEEDS[0], "leaderboard": board}, PACKAGES)
         print(f"{CELL}: {method}: {board[0]['change']}, validation loss {board[0]['validation_loss']:.3f}", flush=True)
     found: list[dict[str, Any]] = json.loads(path.read_bytes())["leaderboard"]
     return found
@@ -177,24 +180,14 @@ def keep_run(method: str, seed: int, place: Place, tree: str | None, recipe: Rec
     )  # fmt: skip
     scores = load_texts(place.store, digests[kind])
     used = recipe.prompt.model_dump(mode="json") if kind == "prompt" else settings
-    record(
-        result_of(method, seed), cell=CELL, method=method, seed=seed, settings=used, **told, bleu=scores.bleu.tolist()
-    )
+    found = {"cell": CELL, "method": method, "seed": seed, "settings": used, **told, "bleu": scores.bleu.tolist()}
+    keep(result_of(method, seed), found, PACKAGES)
     print(f"{CELL}: {method}, seed {seed}: BLEU {100 * bleu_of(scores.bleu.sum(0)):.1f}", flush=True)
 
 
 def result_of(method: str, seed: int) -> Path:
     """The file of one final run."""
     return RESULTS / f"run-{CELL}-{method}-{seed}.json"
-
-
-def record(path: Path, **result: Any) -> None:
-    """Write one result with its provenance; a file that exists is left as it is."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "sacrebleu")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("xb") as file:
-        file.write(canonical_json({**result, "versions": versions, "commit": commit}) + b"\n")
 
 
 # Reporting.
