@@ -45,7 +45,7 @@ class SoftPrompt:
     @property
     def writes(self) -> bool:
         """Whether it answers with a text, and not with a label."""
-        return bool(self.card["head"]["kind"] == "generation")
+        return "max_new_tokens" in self.card["head"]
 
     @property
     def labels(self) -> list[str]:
