@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from cells import CELLS, FINALISTS, METHODS, PRESETS, SEEDS, SETS, WORDS
 from numpy.typing import NDArray
+from writing import rows as rows_of_texts
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
@@ -38,7 +39,7 @@ def report(results: Path = RESULTS) -> None:
         f"\nFinished: {done} of {len(CELLS)} cells. The chosen soft prompt reaches {100 * NEAR:g} % of full fine-tuning"
     )
     print(f"with under {100 * SMALL:g} % of its parameters in {near} of them.")
-    print(json.dumps({"cells": [row for rows in cells.values() for row in rows]}))
+    print(json.dumps({"cells": [*(row for rows in cells.values() for row in rows), *rows_of_texts(results)]}))
 
 
 # Choosing: by validation alone.

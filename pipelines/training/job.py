@@ -8,6 +8,7 @@ OUT/NAME/                   one finished job, published whole:
     weights.safetensors     a training job: what was trained, by parameter name
     prompt.* proof.*        a training job of a soft prompt: its artifact
     logits.safetensors      a scoring job: logits [n, C] in the rows' order
+    texts.json              a scoring job of texts: one for each input, in the order in which inputs come first
     states.safetensors      an embedding job: states [n, d] in the rows' order
 
 A latency job has its figures in result.json alone.
@@ -67,7 +68,7 @@ class TrainJob(_Closed):
 
 
 class ScoreJob(_Closed):
-    """Give the logits of one tuned base on some shards."""
+    """Give the logits of one tuned base on some shards, or the texts that it writes."""
 
     do: Literal["score"] = "score"
     name: str

@@ -179,7 +179,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ('path = "tickets.csv"', 'path = "x"\nslices = ["a", "a"]', "data: slices must differ, got ['a', 'a']"),
         ('path = "tickets.csv"', 'path = "x"\nslices = ["text"]', "columns of few values, not the text's"),
         ("[gates]", "[gates]\nper_slice_accuracy = 0.5", "gates.per_slice_accuracy needs data.slices"),
-        ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
+        ('labels = ["account", "billing"]', 'labels = ["a"]', "labels must name at least two classes"),
         ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),
         ('text = "{text} it is"', 'text = "{text}{text}"', "must contain {text} exactly once"),
         ('kind = "verbaliser"', 'kind = "linear"', "head.words belongs to head.kind = 'verbaliser'"),
@@ -418,3 +418,52 @@ def test_the_digest_feels_every_change(leaf: tuple[Any, ...], data: st.DataObjec
     same = recipe.model_dump(mode="json", exclude={"description"}) == WHOLE
     assert (recipe.digest == digest_json(WHOLE)) == same
     assert same == (table[last] == old)
+
+
+# Generation.
+
+WRITES = (
+    MINIMAL.replace('labels = ["account", "billing"]', 'target = "reply"')
+    + '[head]\nkind = "generation"\nmax_new_tokens = 9\n[gates]\nmetric = "bleu"\n'
+)
+
+
+def test_a_recipe_of_texts_says_what_decides_and_no_labels(write: Any) -> None:
+    recipe = load_recipe(write(WRITES))
+    said = recipe.model_dump(mode="json")
+    assert said["data"]["target"] == "reply" and not {"label", "labels"} & said["data"].keys()
+    assert said["head"] == {"kind": "generation", "words": None, "max_new_tokens": 9}
+    assert Recipe.model_validate(said).digest == recipe.digest  # as a sweep and a provenance read it
+    longer = load_recipe(write(WRITES.replace("= 9", "= 10"), "longer.toml"))
+    judged = load_recipe(write(WRITES.replace("bleu", "rouge_l"), "judged.toml"))
+    assert len({recipe.digest, longer.digest, judged.digest}) == 3
+
+
+def test_a_recipe_of_labels_says_nothing_of_texts(write: Any) -> None:
+    said = load_recipe(write(MINIMAL)).model_dump(mode="json")
+    assert "target" not in said["data"] and "max_new_tokens" not in said["head"] and "metric" not in said["gates"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('target = "reply"', 'labels = ["a", "b"]', "data.target, the column of the texts to be written"),
+        ('target = "reply"', 'target = "reply"\nlabels = ["a", "b"]', "no labels and no slices: leave out 'labels'"),
+        ('target = "reply"', 'target = "text"', "target must be a column of its own; 'text' is what the base reads"),
+        ('target = "reply"', 'target = "reply"\n[data.checks]\nmin_rows_per_label = 9', "checks.min_rows_per_label"),
+        ("max_new_tokens = 9", "", "max_new_tokens belongs to kind = 'generation', which needs it"),
+        ('metric = "bleu"', "", "gates.metric ('bleu', 'rouge_l', 'token_f1' or 'exact_match')"),
+        ('metric = "bleu"', 'metric = "bleu"\nmax_ece = 0.1', "gates has 'max_ece', which judge answers"),
+        ('metric = "bleu"', 'metric = "bleu"\nmin_power = 0.5', "gates has 'min_power'"),
+        ("[gates]", "[baselines.head_only]\nrate = 0.1\n[gates]", "generation has nothing to train"),
+        ("[gates]", "[drift]\n[gates]", "[drift] compares labels too"),
+        ("rate = 0.01", 'rate = 0.01\ninit = "labels"', "prompt.init = 'labels' starts from label words"),
+    ],
+)  # fmt: skip
+def test_what_texts_do_not_have_is_refused(write: Any, old: str, new: str, message: str) -> None:
+    assert WRITES.count(old) == 1
+    assert message in refused(write(WRITES.replace(old, new)))
+
+
+def test_a_metric_without_texts_is_refused(write: Any) -> None:
+    assert "belongs to head.kind = 'generation'" in refused(write(MINIMAL + '[gates]\nmetric = "bleu"\n'))
