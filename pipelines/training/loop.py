@@ -23,6 +23,7 @@ from pipelines.training.activations import Room
 from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
+from pipelines.training.decoder import written_out
 from pipelines.training.frozen import Head, features_of, only_head
 from pipelines.training.gradient import Examples, Portion, backward, cross_entropy
 from pipelines.training.once import Told, above_what_is_kept, read_once
@@ -220,9 +221,12 @@ def _reduced(
     size, precision = 2 * shared.batch_size, shared.precision
     if only_head(tuned):
         return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
-    above = above_what_is_kept(tuned, (rows, validation))
-    if above is None or not isinstance(method, Prompt):
+    if not isinstance(method, Prompt):
         return tuned, rows, validation
+    above = above_what_is_kept(tuned, (rows, validation))
+    if above is None:
+        faster = written_out(tuned) if precision == "fp32" else None
+        return faster or tuned, rows, validation
     train, held_out = read_once(above, (rows, validation), precision, method.activations, room, told)
     return above, train, held_out
 
