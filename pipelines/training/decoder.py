@@ -46,9 +46,14 @@ class Decoder(nn.Module):
         """Class logits [B, C] of token ids and their mask, each [B, T]."""
         assert self.tuned.prompt is not None
         prompt = self.tuned.prompt()
-        if mask.shape[1] + _tokens(prompt) > SHORT:
-            return self.tuned(input_ids, mask)  # type: ignore[no-any-return]
-        return self.tuned.scores(last_states(self.tuned.base, [(input_ids, mask)], prompt))
+        if is_short(mask, prompt):
+            return self.tuned.scores(last_states(self.tuned.base, [(input_ids, mask)], prompt))
+        return self.tuned(input_ids, mask)  # type: ignore[no-any-return]
+
+
+def is_short(mask: Tensor, prompt: Mapping[str, Tensor]) -> bool:
+    """Whether plain matrices are the best attention for rows [B, T] and their prompt, as they are here."""
+    return mask.shape[1] + _tokens(prompt) <= SHORT
 
 
 def written_out(tuned: Tuned) -> Decoder | None:
