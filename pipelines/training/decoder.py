@@ -87,6 +87,8 @@ def _is_built_alike(backbone: Any) -> bool:
         return False
     for block in getattr(backbone, "layers", ()):
         parts = dict(block.named_children())
+        if "forward" in vars(block):  # it runs another than its own, as for gradient checkpointing
+            return False
         if parts.keys() != PARTS["block"] or not hasattr(parts["input_layernorm"], "variance_epsilon"):
             return False
         attention, mlp = (dict(parts[name].named_children()) for name in ("self_attn", "mlp"))
