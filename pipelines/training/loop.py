@@ -102,7 +102,7 @@ def train(
     schedule = new_schedule(optimizer, shared, steps, state.step)
     portion = Portion(state.micro_tokens or micro_tokens)  # what the memory held before an interruption, it holds again
     begun, start = time.perf_counter(), start - state.seconds
-    seen = 0
+    seen = tokens = 0
 
     def keep(stop: bool) -> None:
         state.seconds, state.micro_tokens = time.perf_counter() - start, portion.tokens
@@ -134,7 +134,7 @@ def train(
             state.loss += mean
             if state.step % math.ceil(steps / CURVE_POINTS) == 0:
                 state.curve.append((state.step, mean))
-            seen += len(batch)
+            seen, tokens = seen + len(batch), tokens + int(examples.lengths[batch].sum())
             _check_number("loss", mean, state.step, method, keeper)
             if due or stop:
                 keep(stop)
@@ -143,7 +143,8 @@ def train(
                 rate = seen / (now - begun)
                 left = (1 - state.step / steps) * epochs * len(examples) / rate
                 report({"epoch": epoch + 1, "step": state.step, "steps": steps, "loss": mean, "note": note(),
-                        "examples_per_s": rate, "seconds_left": left})  # fmt: skip
+                        "rate": optimizer.param_groups[0]["lr"], "examples_per_s": rate,
+                        "tokens_per_s": tokens / (now - begun), "seconds_left": left})  # fmt: skip
         correct, validation_loss = validate(model, held_out, shared, tuned.base.device, pause)
         _check_number("validation loss", validation_loss, state.step, method, keeper)
         accuracy = float(correct.double().mean())
