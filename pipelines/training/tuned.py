@@ -15,7 +15,7 @@ from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.artifact import SoftPrompt
 from pipelines.prompts.methods import new_prompt
-from pipelines.prompts.parameterisation import AtMarker, Dropout
+from pipelines.prompts.parameterisation import AtMarker, Dropout, InDecoder
 from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 
 Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
@@ -113,6 +113,13 @@ def tune(
                     "word of several tokens too. Choose label words of one token each, or another method."
                 )
             prompt = new_prompt(base, settings, seed, start_ids)
+            if settings.half == "decoder":
+                if base.seq2seq is None or "word_ids" not in head:
+                    raise RecipeError(
+                        "prompt.half = 'decoder' needs an encoder-decoder (T5, BART) and label words, which its "
+                        "decoder says; other bases have no such half. Leave the key out."
+                    )
+                prompt = InDecoder(prompt)
             return Tuned(base, AtMarker(prompt) if marked else prompt, head).to(base.device)
         case Lora():
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
