@@ -96,7 +96,7 @@ class _Projected(torch.autograd.Function):
         return tuple(_turned(each, *turn) for each in made[: len(turned)]) + tuple(made[len(turned) :])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (states, scale), (turn, norm, turned, kept) = ctx.saved_tensors, ctx.parts
         cosines, sines = turn
@@ -133,13 +133,17 @@ class _Attended(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (first, second, *saved), (groups, heads, asking, asked) = ctx.saved_tensors, ctx.parts
         text = any(ctx.needs_input_grad[:3])  # else nothing below these positions depends on a prompt
         width = heads.kv * heads.width
-        to_queries = gradient.new_empty(asking, width * heads.copies) if text else None
+        to_queries: Any = gradient.new_empty(asking, width * heads.copies) if text else None
+        to_keys: Any
+        to_values: Any
         to_keys, to_values = (gradient.new_empty(asked, width) if text else None for _ in range(2))
+        to_first: Any
+        to_second: Any
         to_first, to_second = (None if each is None else torch.zeros_like(each) for each in (first, second))
         for number, group in enumerate(groups):
             query, key, value, weights = saved[4 * number : 4 * number + 4]
@@ -177,7 +181,7 @@ class _Gated(torch.autograd.Function):
         return torch.addmm(states, nn.functional.silu(gate).mul_(up), mlp.down_proj.weight.T)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (states, scale, gate, up), (norm, mlp) = ctx.saved_tensors, ctx.parts
         inner = gradient @ mlp.down_proj.weight

@@ -102,7 +102,7 @@ def logits_together(
     (ids, mask), labels = rows.batch(np.concatenate(batches), base.device)
     prompts = _stacked([_prompt(member) for member in members])
     if by_hand and is_short(mask, prompts):
-        parts = list(zip(ids.split(sizes), mask.split(sizes), strict=True))
+        parts = list(zip(torch.split(ids, sizes), torch.split(mask, sizes), strict=True))
         read = torch.split(last_states(base, parts, prompts), sizes)
     else:
         pooling = "last" if "word_ids" in members[0].tuned.head_tensors() else base.pooling
