@@ -29,12 +29,14 @@ def watch(recipes: list[str] | None = None, settle_s: float = 10.0) -> dict[str,
     said: dict[str, str] = {}
     failures: list[PromptmintError] = []
 
-    found = {}
+    fresh: dict[str, dict[str, str]] = {}
     for name, recipe in watched.items():
         with _noting(name, said, failures):
-            found[name] = look(recipe)
-            said[name] = "nothing new"
-    fresh = {name: marks for name, marks in found.items() if marks is not None}
+            match look(recipe):
+                case str(nothing_new):
+                    said[name] = nothing_new
+                case marks:
+                    fresh[name] = marks
     if fresh:
         time.sleep(settle_s)
     for name, marks in fresh.items():

@@ -41,11 +41,8 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
         _ensure_model(client, recipe)
         if (version := _version_of_run(client, recipe, record["run_key"])) is not None:
             return version
-        run = client.create_run(
-            experiment_id(client),
-            run_name=f"{recipe} {record['run_key'][:8]}",
-            tags={names.TAG_RUN_KEY: record["run_key"]},
-        )
+        about = {names.TAG_RUN_KEY: record["run_key"]}
+        run = client.create_run(experiment_id(client), run_name=_run_name(record), tags=about)
         run_id = run.info.run_id
         try:
             _log_figures(client, run_id, record)
@@ -64,26 +61,27 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
         return _first(client, recipe, record["run_key"], int(made.version))
 
 
-def attach(recipe: str, version: int, name: str, content: bytes) -> str:
-    """Where a person opens the file `name` that is now kept with a version's run; what had its name is replaced.
+def attach(record: Mapping[str, Any], name: str, content: bytes) -> str:
+    """Where a person opens the file `name`, now kept with a run in MLflow; what had its name is replaced.
 
     Raises `TransientError` or `RegistryError`.
     """
     with tempfile.TemporaryDirectory(prefix="promptmint-attach-") as scratch:
         path = Path(scratch) / name
         path.write_bytes(content)
-        return attach_folder(recipe, version, Path(scratch), name)
+        return attach_folder(record, Path(scratch), name)
 
 
-def attach_folder(recipe: str, version: int, folder: Path, name: str, inside: str | None = None) -> str:
-    """Where a person opens `name`, a file of `folder`, all of whose files are now kept with a version's run.
+def attach_folder(record: Mapping[str, Any], folder: Path, name: str, inside: str | None = None) -> str:
+    """Where a person opens `name`, a file of `folder`, all of whose files are now kept with a run in MLflow.
 
-    They are kept in the folder `inside` of the run's artifacts, or at their top.
+    They are kept in the folder `inside` of the run's artifacts, or at their top. The run is that of the record's
+    version; where it was refused before there was one, it is a run of its own.
 
     Raises `TransientError` or `RegistryError`.
     """
     with connected() as client:
-        run = client.get_run(client.get_model_version(recipe, str(version)).run_id).info
+        run = _run_of(client, record)
         client.log_artifacts(run.run_id, str(folder), inside)
     name = name if inside is None else f"{inside}/{name}"
     server = tracking_uri().rstrip("/")
@@ -182,6 +180,25 @@ def tags(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _run_of(client: Any, record: Mapping[str, Any]) -> Any:
+    """MLflow's run of a record, made where no version has brought one."""
+    if record["version"] is not None:
+        return client.get_run(client.get_model_version(record["recipe"], str(record["version"])).run_id).info
+    experiment, key = experiment_id(client), record["run_key"]
+    asked = f"tags.`{names.TAG_RUN_KEY}` = '{key}' and attributes.status = 'FINISHED'"
+    if found := client.search_runs([experiment], asked, max_results=1):
+        return found[0].info
+    about = {names.TAG_RUN_KEY: key, names.TAG_VERDICT: record["verdict"], "mlflow.note.content": record["reason"]}
+    run = client.create_run(experiment, run_name=_run_name(record), tags=about).info
+    _log_figures(client, run.run_id, record)
+    client.set_terminated(run.run_id, "FINISHED")
+    return run
+
+
+def _run_name(record: Mapping[str, Any]) -> str:
+    return f"{record['recipe']} {record['run_key'][:8]}"
+
+
 def _ensure_model(client: Any, recipe: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -228,7 +245,7 @@ def _log_figures(client: Any, run_id: str, record: Mapping[str, Any]) -> None:
         for figure, value in (scores or {}).items()
         if isinstance(value, int | float)
     ]
-    for method, went in record["trained"].items():
+    for method, went in record.get("trained", {}).items():
         metrics += [Metric(f"{method}/loss", loss, 0, step) for step, loss in went["curve"]]
         metrics += [
             Metric(f"{method}/validation_accuracy", epoch["validation_accuracy"], 0, epoch["epoch"])

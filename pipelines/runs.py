@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.bases.pin import known_base
@@ -12,8 +12,9 @@ from pipelines.data.snapshot import source_digest
 from pipelines.digests import canonical_json, digest_json
 from pipelines.errors import NotInStore
 from pipelines.recipe import Recipe
-from pipelines.store.store import Store
+from pipelines.store.store import Store, by_name
 
+RUNS, COSTS = "runs/", "costs/"
 METHODS = ("prompt", "lora", "full", "head_only", "zero_shot")
 VERSION = 1  # raise it when a run of equal inputs would end differently
 
@@ -40,6 +41,7 @@ def new_record(recipe: Recipe, key: str, base_digest: str, data_digest: str) -> 
         "gates": [],
         "seconds": {},
         "at": None,
+        "number": None,
         "score_digests": {},
         "unchanged": False,
         "artifact": None,
@@ -59,13 +61,25 @@ def finished(store: Store, name: str, key: str) -> dict[str, Any] | None:
 
 def names(store: Store) -> list[str]:
     """The recipes that have a run in the store."""
-    return sorted({key.split("/")[1] for key in store.keys("runs/")})
+    return list(by_name(store, RUNS))
 
 
-def recorded(store: Store, name: str) -> list[dict[str, Any]]:
-    """The record of every run of a recipe, the last one last; those of before runs had a time come first."""
-    records: list[dict[str, Any]] = [json.loads(store.read(key)) for key in store.keys(f"runs/{name}/")]
-    return sorted(records, key=lambda record: (record.get("at") or "", record.get("version") or 0))
+def recorded(store: Store, name: str, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The record of every run of a recipe, the last one last: by their number, which no clock can disturb.
+
+    Those of before runs had a number come first, by their time; of these, those of before runs had a time.
+    `keys` are those of the records, where a listing of all runs has told them; else they are listed.
+    """
+    keys = store.keys(f"{RUNS}{name}/") if keys is None else keys
+    records: list[dict[str, Any]] = [json.loads(store.read(key)) for key in keys]
+    return sorted(
+        records, key=lambda record: (record.get("number") or 0, record.get("at") or "", record.get("version") or 0)
+    )
+
+
+def next_number(store: Store, name: str) -> int:
+    """The number of a recipe's run that ends now, from 1; runs of one recipe follow each other."""
+    return len(store.keys(f"{RUNS}{name}/")) + 1
 
 
 def unchanged(store: Store, recipe: Recipe, data: str | None = None) -> dict[str, Any] | None:
@@ -88,21 +102,22 @@ def finish(store: Store, record: Mapping[str, Any]) -> None:
     What it cost is also written apart: to sum it over a thousand recipes, nobody reads a thousand long records.
     """
     if cost := record.get("cost"):
-        store.write(_cost_key(record["recipe"], record["run_key"]), canonical_json(cost))
+        store.write(cost_key(record["recipe"], record["run_key"]), canonical_json(cost))
     store.write(_record_key(record["recipe"], record["run_key"]), canonical_json(record))
 
 
 def cost(store: Store, name: str, key: str) -> Cost | None:
     """What the run with this key cost; None where nobody has counted."""
     try:
-        return total_of(json.loads(store.read(_cost_key(name, key))))
+        return total_of(json.loads(store.read(cost_key(name, key))))
     except NotInStore:
         return None
 
 
-def _cost_key(name: str, key: str) -> str:
-    return f"costs/{name}/{key}.json"
+def cost_key(name: str, key: str) -> str:
+    """Where the cost of a run lies in the store."""
+    return f"{COSTS}{name}/{key}.json"
 
 
 def _record_key(name: str, key: str) -> str:
-    return f"runs/{name}/{key}.json"
+    return f"{RUNS}{name}/{key}.json"

@@ -121,7 +121,7 @@ def _prefect_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "5",  # between two asks for a slot
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 are most of the time between an event and its run
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # by default 10, which is all the time that an event has to become a run
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # what infra/prefect/automations.yaml listens to
     }
 

@@ -13,12 +13,13 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.timeout import timeout
 
 from pipelines.errors import TrainingError
+from tasks.retrying import telling_prefect
 
 LEASE_S = 60.0  # the shortest that Prefect grants: for so long a killed run keeps others waiting
 
@@ -44,6 +45,20 @@ def one_of(slots: int, name: str) -> Iterator[None]:
     finally:
         with suppress(httpx.HTTPError):  # nobody takes it back now: it is free when its lease ends
             slot.close()
+
+
+def turn_of(recipe: str) -> str:
+    """The limit by which runs of a recipe follow each other."""
+    return f"promptmint-recipe-{recipe}"
+
+
+def taken(name: str) -> bool:
+    """Whether somebody holds a slot of a limit now. Raises `TransientError` where the server does not say."""
+    with telling_prefect(), get_client(sync_client=True) as client:
+        try:
+            return client.read_global_concurrency_limit_by_name(name).active_slots > 0
+        except ObjectNotFound:  # nobody ever held one
+            return False
 
 
 @contextmanager

@@ -36,9 +36,8 @@ def publish(record: Mapping[str, Any]) -> None:
         if rows := summary_rows(record):
             table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
             create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
-        if record["version"] is not None:
-            _publish_page(record)
-            _publish_data_docs(record)
+        _publish_page(record)
+        _publish_data_docs(record)
 
 
 @task(task_run_name="publish unchanged", **RETRYING)
@@ -55,24 +54,25 @@ def publish_unchanged(earlier: Mapping[str, Any]) -> None:
 
 
 def _publish_page(record: Mapping[str, Any]) -> None:
-    """Keep the page with the version's run in MLflow, and link it from here.
+    """Keep the page with the run in MLflow, and link it from here.
 
     Without the texts of the examples: who may read MLflow or Prefect need not be allowed to read the data.
     """
     store = the_store()
     page = run_page(record, gather(store, record, texts=False), base_record(store, record["base_digest"]))
-    link = registry.attach(record["recipe"], record["version"], PAGE, page.encode())
-    text = f"{record['recipe']} version {record['version']}: {record['verdict']}"
+    link = registry.attach(record, PAGE, page.encode())
+    version = "" if record["version"] is None else f" version {record['version']}"
+    text = f"{record['recipe']}{version}: {record['verdict']}"
     create_link_artifact(link, link_text=text, key=f"{record['recipe']}-page", description="The run on one page")
 
 
 def _publish_data_docs(record: Mapping[str, Any]) -> None:
-    """Keep what Great Expectations wrote of the data with the version's run in MLflow, and link it from here.
+    """Keep what Great Expectations wrote of the data with the run in MLflow, and link it from here.
 
     The suites judge counts, so no text of an example stands there.
     """
     folder = load_tree(the_store(), record["data"]["tree"], cache_folder()) / DATA_DOCS
-    link = registry.attach_folder(record["recipe"], record["version"], folder, "index.html", DATA_DOCS)
+    link = registry.attach_folder(record, folder, "index.html", DATA_DOCS)
     create_link_artifact(
         link, "What was expected of the data", key=f"{record['recipe']}-data-docs", description="Data Docs"
     )

@@ -15,16 +15,22 @@ from pipelines.digests import short
 from pipelines.errors import TransientError
 from pipelines.recipe import Recipe
 from pipelines.runs import unchanged
-from pipelines.store.store import the_store
+from pipelines.store.store import Store, the_store
+from tasks.limits import taken, turn_of
 from tasks.retrying import RETRYING, telling_prefect
 
 EVENT = "promptmint.data.arrived"  # prefect.yaml waits for it
 
 
 @task(task_run_name="look at {recipe.name}", **RETRYING)
-def look(recipe: Recipe) -> dict[str, str] | None:
-    """What lies at the recipe's source now, file by file; None where it is what was announced last."""
-    return arrivals.changed_marks(the_store(), recipe)
+def look(recipe: Recipe) -> dict[str, str] | str:
+    """What lies at the recipe's source now, file by file; or in words, that it is what was announced last.
+
+    An announcement of which nothing came is made again: see `pipelines/data/arrivals.py`.
+    """
+    store = the_store()
+    found = arrivals.changed_marks(store, recipe)
+    return _what_came_of_it(store, recipe) if found is None else found
 
 
 @task(task_run_name="announce {recipe.name}", **RETRYING)
@@ -38,14 +44,15 @@ def announce(recipe: Recipe, found: dict[str, str]) -> str:
     snapshot = arrivals.settled_snapshot(recipe, found)
     if snapshot is None:
         return "still being written"
+    waiting = False
     if not arrivals.is_new(store, recipe, snapshot):
         said = f"touched, still {short(snapshot)}"
     elif unchanged(store, recipe, snapshot):
         said = f"minted already, {short(snapshot)}"
     else:
         emit(recipe.name, snapshot)
-        said = f"new, {short(snapshot)}"
-    arrivals.remember(store, recipe, found, snapshot)
+        said, waiting = f"new, {short(snapshot)}", True
+    arrivals.remember(store, recipe, found, snapshot, waiting)
     return said
 
 
@@ -55,6 +62,22 @@ def publish_look(found: dict[str, str]) -> None:
     table: list[dict[str, Any]] = [{"Recipe": name, "Data": said} for name, said in found.items()]
     with telling_prefect():
         create_table_artifact(table, key="watch", description="What lay at the recipes' sources")
+
+
+def _what_came_of_it(store: Store, recipe: Recipe) -> str:
+    """What came of the last announcement, in words; it is made again where nothing did, and nothing is under way."""
+    last = arrivals.announced(store, recipe)
+    if not last.told or last.snapshot is None:
+        return "nothing new"
+    if unchanged(store, recipe, last.snapshot):
+        arrivals.answered(store, recipe)
+        return "nothing new"
+    if taken(turn_of(recipe.name)):
+        return "nothing new, a run is at work"
+    if not arrivals.overdue(store, recipe):
+        return f"announced, {short(last.snapshot)}, no run has ended with it yet"
+    emit(recipe.name, last.snapshot)
+    return f"announced again, {short(last.snapshot)}, {arrivals.told_again(store, recipe)} times by now"
 
 
 def emit(recipe: str, snapshot: str) -> None:

@@ -16,10 +16,7 @@ peak is above --bound-mib. With --keep the result is kept in results/, one file 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import random
 import resource
 import subprocess
@@ -29,7 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.digests import canonical_json, digest_json
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import another, keep
 
 RESULTS = Path(__file__).parent / "results"
 WORDS = [f"word{number}" for number in range(5000)]
@@ -62,7 +61,7 @@ def main() -> None:
         lines = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     result = {"rows": arguments.rows, **json.loads(lines[-1])}
     if arguments.keep:
-        keep(**result)
+        keep(another(RESULTS, f"scale-{arguments.rows}"), result, ("promptmint", "pyarrow", "pandas", "pandera"))
     print(json.dumps(result))
     raise SystemExit(result["peak_mib"] > arguments.bound_mib)
 
@@ -147,17 +146,6 @@ def peak_mib() -> int:
     """The greatest resident set of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
-
-
-def keep(**result: Any) -> None:
-    """Write a result down with what it rests on: commit, versions, machine."""
-    versions = {name: importlib.metadata.version(name) for name in ("promptmint", "pyarrow", "pandas", "pandera")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    whole = {**result, "versions": versions, "commit": commit, "machine": machine}
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"scale-{result['rows']}-{digest_json(whole)[:8]}.json").open("xb") as file:
-        file.write(canonical_json(whole) + b"\n")
 
 
 def report() -> None:

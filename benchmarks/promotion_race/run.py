@@ -15,13 +15,11 @@ in results/, one file that is never edited.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import logging
 import multiprocessing
 import os
-import platform
-import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,10 +27,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.digests import canonical_json, digest_json
 from pipelines.errors import PromptmintError
 from pipelines.promotion.ledger import promote, read, register, state
 from pipelines.store.store import open_store
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import another, keep
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "contested"
@@ -59,7 +60,8 @@ def main() -> None:
                 races.append({"store": store, **ended})
                 print(f"{store}: {json.dumps(ended)}", flush=True)
     if arguments.keep:
-        keep(writers=arguments.writers, races=races)
+        result = {"writers": arguments.writers, "races": races}
+        keep(another(RESULTS, f"race-{arguments.writers}"), result, ("promptmint", "boto3", "moto"))
     choose = {"champions": max, "ledger_entries": max, "refusals": min, "gaps": max}
     worst = {figure: worse(each[figure] for each in races) for figure, worse in choose.items()}
     print(json.dumps(worst))
@@ -137,17 +139,6 @@ def s3_server() -> Iterator[str]:
         yield "s3://race"
     finally:
         server.stop()
-
-
-def keep(**result: Any) -> None:
-    """Write a result down with what it rests on: commit, versions, machine."""
-    versions = {name: importlib.metadata.version(name) for name in ("promptmint", "boto3", "moto")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    whole = {**result, "versions": versions, "commit": commit, "machine": machine}
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"race-{result['writers']}-{digest_json(whole)[:8]}.json").open("xb") as file:
-        file.write(canonical_json(whole) + b"\n")
 
 
 def report() -> None:

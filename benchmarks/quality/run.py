@@ -14,12 +14,9 @@ workers one thread each, and what else the machine does changes little. The last
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import resource
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +43,6 @@ from numpy.typing import NDArray
 from pipelines.bases.pin import PinnedBase, pin_base
 from pipelines.data.snapshot import snapshot
 from pipelines.data.validate import validate
-from pipelines.digests import canonical_json
 from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.recipe import Recipe, Sweep
@@ -57,6 +53,10 @@ from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute
 from pipelines.training.leaderboard import chosen, sweep
 from pipelines.training.tuning import job_for, split_folders, tune_jobs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import keep
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
@@ -136,7 +136,7 @@ def search(cell: str, method: str, asked: Sweep, place: Place) -> list[dict[str,
             place.store, recipe, place.base, place.base_folder, place.shards, load_compute(), cache_folder(),
             on_news=lambda news: None, on_result=lambda name, reused: None,
         )  # fmt: skip
-        record(path, cell=cell, method=method, seed=SEEDS[0], leaderboard=board)
+        keep(path, {"cell": cell, "method": method, "seed": SEEDS[0], "leaderboard": board})
         print(f"{cell}: {method}: {board[0]['change']}, validation {100 * board[0]['validation_accuracy']:.1f} %")
     found: list[dict[str, Any]] = json.loads(path.read_bytes())["leaderboard"]
     return found
@@ -164,23 +164,13 @@ def run_final(cell: str, method: str, seed: int, board: list[dict[str, Any]], pl
     )  # fmt: skip
     scores = load_scores(place.store, digests[kind])
     kept = result["epochs"][result["kept_epoch"] - 1]
-    record(
-        path, cell=cell, method=method, seed=seed, settings=job.settings,
-        validation_accuracy=kept["validation_accuracy"], trainable_params=result["trainable_params"],
-        seconds=round(result["seconds"], 1), processor_seconds=round(after.ru_utime - before.ru_utime, 1),
-        truth=scores.label.tolist(), answers=scores.prediction.tolist(),
-    )  # fmt: skip
+    keep(path, {
+        "cell": cell, "method": method, "seed": seed, "settings": job.settings,
+        "validation_accuracy": kept["validation_accuracy"], "trainable_params": result["trainable_params"],
+        "seconds": round(result["seconds"], 1), "processor_seconds": round(after.ru_utime - before.ru_utime, 1),
+        "truth": scores.label.tolist(), "answers": scores.prediction.tolist(),
+    })  # fmt: skip
     print(f"{cell}: {method}, seed {seed}: test {100 * float(scores.correct.mean()):.1f} %", flush=True)
-
-
-def record(path: Path, **result: Any) -> None:
-    """Write one result with its provenance; a file that exists is left as it is."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": load_compute().threads}
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("xb") as file:
-        file.write(canonical_json({**result, "versions": versions, "commit": commit, "machine": machine}) + b"\n")
 
 
 # Reporting.

@@ -18,17 +18,14 @@ again, and the store's memo makes both commands resumable.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from pipelines.bases.pin import PinnedBase, pin_base
 from pipelines.data import snapshot, validate
-from pipelines.digests import canonical_json, digest_json
+from pipelines.digests import digest_json
 from pipelines.evaluation.gates import judge
 from pipelines.evaluation.metrics import summary
 from pipelines.evaluation.scores import load_scores
@@ -40,6 +37,10 @@ from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute
 from pipelines.training.tuning import STAGE, train_all
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import keep
 
 RESULTS = Path(__file__).parent / "results"
 GRID: dict[str, list[dict[str, Any]]] = {
@@ -92,8 +93,10 @@ def search(recipe: Recipe, only: list[str]) -> None:
             name = "prompt" if method == recipe.prompt.method else method
             result = trained(settled, base, shards)[name]
             kept = result["epochs"][result["kept_epoch"] - 1]
-            record(path, recipe=recipe.name, method=method, change=change, seed=recipe.seed, **kept,
-                   epochs=result["epochs"], seconds=result["seconds"])  # fmt: skip
+            keep(path, {
+                "recipe": recipe.name, "method": method, "change": change, "seed": recipe.seed, **kept,
+                "epochs": result["epochs"], "seconds": result["seconds"],
+            })  # fmt: skip
 
 
 def seeds(recipe: Recipe, chosen: list[int]) -> None:
@@ -120,8 +123,10 @@ def seeds(recipe: Recipe, chosen: list[int]) -> None:
         )
         scores = {name: load_scores(store, digest) for name, digest in digests.items()}
         verdict = judge(recipe.gates, scores, results["prompt"], seed, recipe.data.labels).to_json()
-        record(path, recipe=recipe.name, seed=seed, scores={name: summary(each) for name, each in scores.items()},
-               seconds={name: result["seconds"] for name, result in results.items()}, **verdict)  # fmt: skip
+        keep(path, {
+            "recipe": recipe.name, "seed": seed, "scores": {name: summary(each) for name, each in scores.items()},
+            "seconds": {name: result["seconds"] for name, result in results.items()}, **verdict,
+        })  # fmt: skip
 
 
 def prepared(recipe: Recipe) -> tuple[PinnedBase, dict[str, str]]:
@@ -160,16 +165,6 @@ def trained(recipe: Recipe, base: PinnedBase, shards: dict[str, str]) -> dict[st
         store, recipe, base, folder, shards, load_compute(), cache_folder(),
         on_news=lambda news: None, on_result=lambda name, reused: print(f"  {name}: {'known' if reused else 'tuned'}"),
     )  # fmt: skip
-
-
-def record(path: Path, **result: Any) -> None:
-    """Write one result with its provenance; a file that exists is left as it is."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("xb") as file:
-        file.write(canonical_json({**result, "versions": versions, "commit": commit, "machine": machine}) + b"\n")
 
 
 def report() -> None:

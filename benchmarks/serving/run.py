@@ -30,18 +30,14 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
-import importlib.metadata
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +48,7 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from pipelines.digests import canonical_json, digest_file, digest_files, digest_json, folder_files
+from pipelines.digests import digest_file, digest_files, folder_files
 from pipelines.inference.base import Base, load_base
 from pipelines.inference.engine import Engine
 from pipelines.inference.forward import class_scores, hidden_states, padded, pooled
@@ -65,6 +61,10 @@ from pipelines.recipe import Head, Optimisation, Prompt, Template
 from pipelines.tokens.template import encode
 from pipelines.training.job import TrainJob
 from pipelines.training.tuned import linear_head, tune
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import another, keep
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -109,7 +109,8 @@ def main() -> None:
     }
     if arguments.save:
         measured = {"ratios": ratios, "seconds": seconds, "memory": memory, "base": base_folder.name}
-        print(f"kept in {record('serving', result=result, **measured)}")
+        path = keep(another(RESULTS, "serving"), {"result": result, **measured})
+        print(f"kept in {path.relative_to(ROOT)}")
     print(json.dumps(result))
 
 
@@ -263,23 +264,6 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
 def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
     """The median over the rounds of their seconds over ours."""
     return statistics.median(their / our for their, our in zip(theirs, ours, strict=True))
-
-
-def record(topic: str, **result: Any) -> Path:
-    """The file of one run with its provenance; no file is ever changed."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {
-        "processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-    }  # fmt: skip
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {**result, "versions": versions, "commit": commit, "machine": machine, "at": at}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{topic}-{digest_json(content)[:8]}.json"
-    with path.open("xb") as file:
-        file.write(canonical_json(content) + b"\n")
-    return path.relative_to(ROOT)
 
 
 if __name__ == "__main__":

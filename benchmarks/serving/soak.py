@@ -48,7 +48,7 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.serving.run import record  # noqa: E402
+from benchmarks.kept import another, keep  # noqa: E402
 from examples import serve_and_swap as shop  # noqa: E402
 
 ROWS = 32  # in a request: few connections carry a heavy load
@@ -87,7 +87,8 @@ def main() -> None:
             server.wait()
     result = summary(load, readings, arguments.minutes, rate, code)
     if arguments.save:
-        print(f"kept in {record('soak', result=result, readings=readings, server_exit_code=code)}")
+        kept = {"result": result, "readings": readings, "server_exit_code": code}
+        print(f"kept in {keep(another(Path(__file__).parent / 'results', 'soak'), kept).relative_to(ROOT)}")
     print(json.dumps(result))
     if not result["passed"]:
         sys.exit(1)

@@ -22,11 +22,8 @@ provenance, in results/. The last line is one JSON object; a part that was not r
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,7 +34,9 @@ import parts
 import reuse
 from cases import ALL, QUICK, Case
 
-from pipelines.digests import canonical_json, digest_json
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.kept import another, keep
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("same_math", "memory", "ddp", "sweep", "reuse", "incremental")
@@ -62,7 +61,7 @@ def main() -> None:
     result = measured(arguments.only, QUICK if arguments.quick else ALL, steps, repetitions)
     result["seconds"] = round(time.perf_counter() - begun, 1)
     if arguments.record:
-        record(result)
+        keep(another(RESULTS, "speed"), result)
     print(json.dumps(brief(result)))
 
 
@@ -131,20 +130,6 @@ def child(answer: str, part: str, *words: str) -> None:
         found = parts.of_rank(Case(base, data, int(tokens)), int(steps))
     if int(os.environ.get("RANK", 0)) == 0:
         Path(answer).write_text(json.dumps(found))
-
-
-def record(result: dict[str, Any]) -> None:
-    """Keep a result with its provenance, in a file of its own."""
-    import torch
-
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-               "load": os.getloadavg(), "python": platform.python_version()}  # fmt: skip
-    kept = {**result, "command": sys.argv[1:], "versions": versions, "commit": commit, "machine": machine}
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{digest_json([commit, time.time()])[:8]}.json").open("xb") as file:
-        file.write(canonical_json(kept) + b"\n")
 
 
 if __name__ == "__main__":

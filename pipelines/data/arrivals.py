@@ -4,13 +4,17 @@ The first look is cheap: names, sizes and times. Where it finds what was announc
 somebody may still be writing, so the same look a moment later must see the same before a byte is digested, and once
 more afterwards. No clock is read: times of files are compared with each other, never with now.
 
-    watch/RECIPE.json    the marks and the snapshot that were announced last, in the store
+An announcement may be lost on its way to a run. So it is made again after 2 more looks, then after 4, 8 and so on,
+while nothing comes of it. Looks are counted, because a clock may jump; one announcement too many ends as unchanged.
+
+    watch/RECIPE.json    what was announced last, in the store: see `Announced`
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 from pipelines.data.snapshot import source_digest
 from pipelines.data.sources import marks
@@ -20,6 +24,16 @@ from pipelines.recipe import Recipe
 from pipelines.store.store import Store
 
 Marks = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What was announced last of a recipe's data."""
+
+    marks: str | None = None  # the digest of the marks
+    snapshot: str | None = None
+    told: int = 0  # how often, while a run is waited for; 0: none is
+    looks: int = 0  # since it was told last
 
 
 def changed_marks(store: Store, recipe: Recipe) -> dict[str, str] | None:
@@ -34,7 +48,7 @@ def changed_marks(store: Store, recipe: Recipe) -> dict[str, str] | None:
     if recipe.data.path.startswith("hf://"):
         return None
     found = marks(recipe.data, recipe.folder)
-    return None if digest_json(found) == _announced(store, recipe)["marks"] else found
+    return None if digest_json(found) == announced(store, recipe).marks else found
 
 
 def settled_snapshot(recipe: Recipe, before: Marks) -> str | None:
@@ -50,21 +64,49 @@ def settled_snapshot(recipe: Recipe, before: Marks) -> str | None:
 
 def is_new(store: Store, recipe: Recipe, snapshot: str) -> bool:
     """Whether this snapshot is another one than was announced last: a file that was only touched is not."""
-    return snapshot != _announced(store, recipe)["snapshot"]
+    return snapshot != announced(store, recipe).snapshot
 
 
-def remember(store: Store, recipe: Recipe, found: Marks, snapshot: str) -> None:
-    """Write down that these data were announced."""
-    value = {"marks": digest_json(dict(found)), "snapshot": snapshot}
-    store.write(_key(recipe), canonical_json(value))
+def remember(store: Store, recipe: Recipe, found: Marks, snapshot: str, waiting: bool) -> None:
+    """Write down that these data were seen, and whether they were announced and a run is waited for.
+
+    Data that were only touched have been announced as often as before.
+    """
+    before = announced(store, recipe)
+    marked = digest_json(dict(found))
+    fresh = Announced(marked, snapshot, told=int(waiting))
+    _write(store, recipe, replace(before, marks=marked) if snapshot == before.snapshot else fresh)
 
 
-def _announced(store: Store, recipe: Recipe) -> dict[str, str | None]:
+def overdue(store: Store, recipe: Recipe) -> bool:
+    """Whether it is time to announce the same data again; counts this look."""
+    waiting = announced(store, recipe)
+    _write(store, recipe, replace(waiting, looks=waiting.looks + 1))
+    return waiting.told > 0 and waiting.looks + 1 >= 2**waiting.told
+
+
+def told_again(store: Store, recipe: Recipe) -> int:
+    """How often the data are announced by now, once more than before; looks are counted anew."""
+    waiting = announced(store, recipe)
+    _write(store, recipe, replace(waiting, told=waiting.told + 1, looks=0))
+    return waiting.told + 1
+
+
+def answered(store: Store, recipe: Recipe) -> None:
+    """Write down that a run has ended with what was announced: nobody waits for one any more."""
+    _write(store, recipe, replace(announced(store, recipe), told=0, looks=0))
+
+
+def announced(store: Store, recipe: Recipe) -> Announced:
+    """What was announced last; nothing where nothing ever was."""
     try:
-        found: dict[str, str | None] = json.loads(store.read(_key(recipe)))
+        return Announced(**json.loads(store.read(_key(recipe))))
     except NotInStore:
-        return {"marks": None, "snapshot": None}
-    return found
+        return Announced()
+
+
+def _write(store: Store, recipe: Recipe, now: Announced) -> None:
+    store.write(_key(recipe), canonical_json(asdict(now)))
 
 
 def _key(recipe: Recipe) -> str:

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from pipelines.errors import LedgerError
-from pipelines.promotion.ledger import Entry, names, read, state
+from pipelines.promotion.ledger import LEDGERS, Entry, read, state
 from pipelines.promotion.spending import Spent, spending
-from pipelines.runs import cost
-from pipelines.store.store import Store
+from pipelines.runs import COSTS, cost, cost_key
+from pipelines.store.store import Store, by_name
 
 AT_ONCE = 16  # ledgers read at the same time: a bucket answers each request late, but many together
 
@@ -32,15 +32,27 @@ class Standing:
 def fleet(ledgers: Store, runs: Store | None = None) -> list[Standing]:
     """Every recipe in the ledger, sorted by name. One whose ledger is damaged hides none of the others.
 
-    With `runs`, the store that has the records of runs, also what their prompts cost.
+    With `runs`, the store that has the records of runs, also what their prompts cost. All ledgers are found by one
+    listing, all costs by another; what is there is read, and nothing else is asked for.
     """
+    listed = by_name(ledgers, LEDGERS)
+    costs = by_name(runs, COSTS) if runs else {}
+
+    def line(name: str) -> Standing:
+        try:
+            entries = read(ledgers, name, listed[name])
+        except LedgerError as error:
+            return Standing(name, None, None, None, None, None, trouble=str(error))
+        found = standing(name, entries)
+        return replace(found, spent=spent(runs, name, entries, costs.get(name, ()))) if runs else found
+
     with ThreadPoolExecutor(AT_ONCE) as readers:
-        return list(readers.map(lambda name: _standing(ledgers, runs, name), names(ledgers)))
+        return list(readers.map(line, listed))
 
 
-def spent(runs: Store, name: str, entries: Sequence[Entry]) -> dict[str, Spent]:
-    """What a recipe's prompts cost, by kind."""
-    return spending(entries, lambda run_key: cost(runs, name, run_key))
+def spent(runs: Store, name: str, entries: Sequence[Entry], keys: Sequence[str] | None = None) -> dict[str, Spent]:
+    """What a recipe's prompts cost, by kind. `keys` are those of its costs, where a listing has told them."""
+    return spending(entries, lambda run: cost(runs, name, run) if keys is None or cost_key(name, run) in keys else None)
 
 
 def standing(name: str, entries: Sequence[Entry]) -> Standing:
@@ -56,12 +68,3 @@ def standing(name: str, entries: Sequence[Entry]) -> Standing:
         last_verdict=registered.verdict if registered else None,
         last_registered=registered.at if registered else None,
     )
-
-
-def _standing(ledgers: Store, runs: Store | None, name: str) -> Standing:
-    try:
-        entries = read(ledgers, name)
-        found = standing(name, entries)
-        return found if runs is None else replace(found, spent=spent(runs, name, entries))
-    except LedgerError as error:
-        return Standing(name, None, None, None, None, None, trouble=str(error))

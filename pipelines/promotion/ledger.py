@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.digests import canonical_json, digest_json, short
 from pipelines.errors import AlreadyInStore, LedgerConflict, LedgerError, NotInStore, listed
-from pipelines.store.store import Store
+from pipelines.store.store import Store, by_name
 
+LEDGERS = "ledger/"
 ATTEMPTS = 1000  # of an append that others keep overtaking; each attempt lost is an entry somebody else has won
 
 Action = Literal["registered", "promoted", "rolled-back"]
@@ -63,16 +64,18 @@ class State:
 
 def entry_key(name: str, sequence: int) -> str:
     """Where an entry lies in the store."""
-    return f"ledger/{name}/{sequence:08d}.json"
+    return f"{LEDGERS}{name}/{sequence:08d}.json"
 
 
 def names(store: Store) -> list[str]:
     """Every name that something was registered under, sorted."""
-    return sorted({key.split("/")[1] for key in store.keys("ledger/")})
+    return list(by_name(store, LEDGERS))
 
 
-def read(store: Store, name: str) -> list[Entry]:
+def read(store: Store, name: str, keys: Sequence[str] | None = None) -> list[Entry]:
     """Every entry about `name`, oldest first, the chain checked; empty where nothing was ever registered.
+
+    `keys` are those under the name, where a listing of all ledgers has told them; else they are listed.
 
     Raises:
         LedgerError: an entry is missing, unreadable, or not the one that its successor was written after.
@@ -80,7 +83,7 @@ def read(store: Store, name: str) -> list[Entry]:
     # An entry is created after its predecessor, so all up to the last one listed exist, even if a listing made while
     # others were writing left some out.
     entries: list[Entry] = []
-    for sequence in range(1, _last_sequence(store, name) + 1):
+    for sequence in range(1, _last_sequence(store, name, keys) + 1):
         entry = _read_entry(store, name, sequence)
         previous = entries[-1].digest if entries else None
         if entry.previous_digest != previous:
@@ -271,11 +274,11 @@ def _crown(
     raise LedgerConflict(f"Others wrote the ledger of {name!r} {ATTEMPTS} times in the meantime. Try again.")
 
 
-def _last_sequence(store: Store, name: str) -> int:
+def _last_sequence(store: Store, name: str, keys: Sequence[str] | None) -> int:
     """The highest number in the ledger of `name`, or 0."""
-    prefix = f"ledger/{name}/"
+    prefix = f"{LEDGERS}{name}/"
     last = 0
-    for key in store.keys(prefix):
+    for key in store.keys(prefix) if keys is None else keys:
         number = key.removeprefix(prefix).removesuffix(".json")
         if not number.isdecimal() or key != entry_key(name, int(number)):
             raise LedgerError(f"The key {key!r} in {store.uri} is no ledger entry. Move it out of the ledger.")

@@ -26,6 +26,7 @@ from ..store.store import Item, checked_key, checked_prefix
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PART_BYTES = 16 * 1024 * 1024  # files above it are sent in parts of this size, several at a time
+_CONNECTIONS = 16  # kept open; whoever asks for more at a time opens and closes one for each
 _CHUNK_BYTES = 256 * 1024  # what is taken at once of what has come in
 # Answers that may differ next time. 412, outside `create`: the object was replaced between two pieces of a download.
 _PASSING_STATUSES = {408, 409, 412, 429, 500, 502, 503, 504}
@@ -294,6 +295,7 @@ def _connect(settings: S3Settings, **otherwise: Any) -> Any:
     patience = {"connect_timeout": 10, "read_timeout": 60, "retries": {"mode": "standard"}} | otherwise
     config = Config(
         **patience,
+        max_pool_connections=_CONNECTIONS,
         s3={"addressing_style": "path" if settings.path_style else "auto"},
         request_checksum_calculation=settings.checksums,
         response_checksum_validation=settings.checksums,

@@ -122,6 +122,14 @@ def the_ledger() -> Store:
     return open_store(ledger_uri())
 
 
+def by_name(store: Store, prefix: str) -> dict[str, list[str]]:
+    """`{NAME: its keys}` of all that lies under `PREFIX/NAME/`, names and keys sorted; one listing, however many."""
+    found: dict[str, list[str]] = {}
+    for key in store.keys(prefix):
+        found.setdefault(key.removeprefix(prefix).partition("/")[0], []).append(key)
+    return dict(sorted(found.items()))
+
+
 def checked_key(key: str) -> str:
     """The key itself, fit for a folder and for a bucket alike.
 

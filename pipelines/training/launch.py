@@ -26,6 +26,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import GPUS, LAUNCHER, Job, JobFile, ScoreJob, TrainJob
 
 POLL_S = 0.2
+LAST_CALL_S = 30  # at most: when enough machines are there, the others have a quarter of `silence_s` to come as well
 News = Callable[[dict[str, Any]], None]
 Done = Callable[[str, Path], None]
 
@@ -125,7 +126,9 @@ def _command(job_path: Path, out: Path, jobs: JobFile) -> list[str]:
     if compute.hosts == 1:
         meeting = [f"--rdzv-endpoint={job_path.parent / 'rendezvous'}", "--rdzv-conf=store_type=file"]
     else:
-        waiting = f"join_timeout={compute.silence_s},read_timeout={compute.silence_s},last_call_timeout=5"
+        silence = compute.silence_s
+        last_call = min(LAST_CALL_S, silence // 4)
+        waiting = f"join_timeout={silence},read_timeout={silence},last_call_timeout={last_call}"
         leads = int(jobs.base is not None)
         meeting = [
             *(f"--rdzv-endpoint={compute.rendezvous}", f"--rdzv-id=promptmint-{compute.name}"),

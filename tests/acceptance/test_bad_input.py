@@ -93,7 +93,8 @@ class TestData:
         assert "43 of 443 rows (9.7%) were quarantined" in found["reason"]
         assert found["data"]["reasons"]["about is not one of the 2 labels"] == 41
         assert set(found["scores"].values()) == {None} and found["gates"] == []
-        assert not (stocked.store / "memo" / "train").exists() and not (stocked.home / "mlflow.db").exists()
+        assert not (stocked.store / "memo" / "train").exists()
+        assert len(list((stocked.home / "mlartifacts").rglob("report.html"))) == 1  # its page, in MLflow as every run's
         import pandas as pd
 
         from pipelines.store.trees import load_tree
@@ -113,7 +114,8 @@ class TestData:
         lora, champion = found["power"]
         assert lora["power"] < 0.9 < champion["power"] and lora["rows"] == found["data"]["splits"]["test"]
         assert f"about {lora['rows_needed']:,} would make it 90 %" in found["reason"]
-        assert not (stocked.store / "memo" / "train").exists() and not (stocked.home / "mlflow.db").exists()
+        assert not (stocked.store / "memo" / "train").exists()
+        assert len(list((stocked.home / "mlartifacts").rglob("report.html"))) == 1  # its page, in MLflow as every run's
         told = stocked.promptmint("run", "orchard.toml", "--fail-on-refusal")
         assert told.code == 3 and "gates.min_power = 0.9" in told.out
 

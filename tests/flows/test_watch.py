@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.watch import watch
 from pipelines.data.snapshot import source_digest
 from pipelines.errors import RecipeError, StoreError
+from pipelines.recipe import load_recipe
 from tasks import watching
+from tasks.limits import one_of, turn_of
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def test_new_data_make_one_event_with_name_and_snapshot(
     assert watch([name], settle_s=0) == {name: f"new, {digest[:12]}"}
     assert until(lambda: events(client, name)) == [{"recipe": name, "snapshot": digest}]
 
-    assert watch([name], settle_s=0) == {name: "nothing new"}
+    assert watch([name], settle_s=0) == {name: f"announced, {digest[:12]}, no run has ended with it yet"}
     (workshop.folder / name / "a.csv").touch()
     assert watch([name], settle_s=0) == {name: f"touched, still {digest[:12]}"}
     workshop.deliver(name, "b.csv", "text,label\nmast,boats\n")
@@ -61,7 +64,39 @@ def test_a_file_that_grows_is_left_until_it_rests(
 def test_what_was_minted_already_makes_no_event(workshop: Any, client: SyncPrefectClient, name: str) -> None:
     record = workshop.finish(name)
     assert watch([name], settle_s=0) == {name: f"minted already, {record['data_digest'][:12]}"}
+    assert watch([name], settle_s=0) == {name: "nothing new"}
     assert events(client, name) == []
+
+
+def test_an_announcement_of_which_nothing_came_is_made_again_ever_more_rarely(
+    workshop: Any, client: SyncPrefectClient, until: Callable[..., Any], name: str
+) -> None:
+    recipe = workshop.recipe(name)
+
+    def looks(number: int) -> list[int]:
+        """Which of so many looks announced the data again."""
+        said = [str(watching.look.fn(recipe)) for _ in range(number)]
+        return [index for index, each in enumerate(said) if each.startswith("announced again")]
+
+    @flow
+    def while_a_run_is_at_work() -> list[int]:
+        with one_of(1, turn_of(name)):
+            return looks(5)
+
+    assert watch([name], settle_s=0)[name].startswith("new, ")
+    assert looks(10) == [1, 5]
+    assert len(until(lambda: len(events(client, name)) == 3 and events(client, name))) == 3
+    assert while_a_run_is_at_work() == []
+    assert looks(10) == [3]  # where it left off: that run died
+    workshop.finish(name)
+    assert watching.look.fn(recipe) == "nothing new"
+    path = workshop.folder / "recipes" / f"{name}.toml"
+    path.write_text(path.read_text().replace("tokens = 4", "tokens = 5"))
+    recipe = load_recipe(path)  # changed after the run: a change of the recipe is no new data
+    assert looks(9) == []
+    workshop.deliver(name, "b.csv", "text,label\nmast,boats\n")
+    assert watch([name], settle_s=0)[name].startswith("new, ")
+    assert looks(2) == [1]  # other data are waited for anew
 
 
 def test_an_event_that_is_not_taken_is_told_again(

@@ -15,9 +15,12 @@ import pytest
 import yaml
 from prefect.automations import Automation
 from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import Event, Resource
+from prefect.server.utilities.user_templates import render_user_template_sync
 from prefect.utilities.callables import parameter_schema
 
-from pipelines.known import known_recipes
+from pipelines.errors import RecipeError
+from pipelines.known import find_recipe, known_recipes
 from pipelines.training.compute import load_compute
 from tasks.watching import EVENT
 
@@ -120,6 +123,18 @@ def test_every_parameter_of_a_deployment_is_typed_and_told(deployments: dict[str
 def test_events_told_are_those_that_are_waited_for(deployments: dict[str, dict[str, Any]]) -> None:
     (trigger,) = deployments["retrain-on-new-data"]["triggers"]
     assert trigger["expect"] == [EVENT]
+
+
+@pytest.mark.parametrize("payload", [{}, {"recipe": ""}, {"recipe": ["sst2"]}, {"recipe": {"name": "sst2"}}, {"x": 1}])
+def test_an_event_with_no_payload_or_another_names_no_recipe(
+    deployments: dict[str, dict[str, Any]], payload: dict[str, Any]
+) -> None:
+    """The run that follows then fails in sight; without a default in the template there would be none."""
+    (trigger,) = deployments["retrain-on-new-data"]["triggers"]
+    event = Event(event=EVENT, resource=Resource({"prefect.resource.id": "anybody"}), payload=payload)
+    named = render_user_template_sync(trigger["parameters"]["recipe"], {"event": event})
+    with pytest.raises(RecipeError, match=r"There is no recipe named .*Known names: .*'sst2'"):
+        find_recipe(named, ROOT / "recipes")
 
 
 def test_the_automation_is_one_that_prefect_takes() -> None:

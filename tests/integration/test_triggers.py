@@ -68,6 +68,11 @@ def seconds_from_event_to_run(place: Any, run: str) -> float:
     return (times[1] - times[0]).total_seconds()
 
 
+def idle() -> bool:
+    """Whether the machine has little else to do: only then is a promise in seconds held to the clock."""
+    return bool(psutil.cpu_percent(interval=1) < 50)
+
+
 def trainings(place: Any) -> dict[str, int]:
     """How many trainings of each method the store remembers."""
     memos = (place.home / "store" / "memo" / "train").glob("*.json")
@@ -94,6 +99,7 @@ class TestTriggers:
         self, place: Any, workshop: Any, served: Any, until: Callable[..., Any], figure: Callable[[str], None]
     ) -> None:
         workshop.deliver("monday.csv", 400, seed=1)
+        alone = idle()
         look = place.run("watch", recipes=["orchard"], settle_s=1)
         until(lambda: place.ended(look), RUN_S)
         assert place.look(look)["state_name"] == "Completed"
@@ -102,8 +108,9 @@ class TestTriggers:
         until(lambda: place.ended(run["id"]), RUN_S)
         assert place.look(run["id"])["state_name"] == "Completed"
         waited = seconds_from_event_to_run(place, run["id"])
-        figure(f"from an event to its run: {waited:.1f} s (10 are promised, on a machine with nothing else to do)")
-        assert waited < 60
+        kind = "left alone" if alone else "that has other work"
+        figure(f"from an event to its run: {waited:.1f} s on a machine {kind} (10 are promised on one left alone)")
+        assert waited < (10 if alone else 60)
         assert versions() == [("registered", 1), ("promoted", 1)]
         assert alias(place) == "1"
 
@@ -185,8 +192,11 @@ class TestTriggers:
                     page.get_by_text(re.compile(rf"^{parameter}( \(Optional\))?$")).first.wait_for()
                     page.get_by_text(re.split(r"[`\n]", about["description"])[0].strip()).first.wait_for()
                 page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
-            page.locator("textarea").first.fill("orchard")
-            page.get_by_role("button", name="Submit").click()
+            recipe = page.locator("textarea").first
+            recipe.fill("orchard")
+            recipe.blur()  # the form takes in what was typed
+            with page.expect_response("**/create_flow_run"):
+                page.get_by_role("button", name="Submit").click()
             (run,) = until(lambda: {run["id"] for run in place.flow_runs("retrain")} - known, 60)
         assert place.look(run)["parameters"]["recipe"] == "orchard"
         until(lambda: place.ended(run), RUN_S)

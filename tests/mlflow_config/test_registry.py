@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_config import names, registry
 from mlflow_config.package import requirements
-from mlflow_config.tracking import connected
+from mlflow_config.tracking import connected, experiment_id
 from pipelines.errors import RegistryError, TransientError
 
 pytestmark = pytest.mark.usefixtures("mlflow_home")
@@ -76,22 +76,35 @@ def test_what_is_registered_can_be_found_again(artifact: Path, record: dict[str,
 
 def test_a_file_is_kept_with_the_run_of_a_version(artifact: Path, record: dict[str, Any]) -> None:
     version = register(artifact, record)
-    registry.attach("tickets", version, "report.html", b"an earlier page")
-    link = registry.attach("tickets", version, "report.html", b"a page")
+    made = {**record, "version": version}
+    registry.attach(made, "report.html", b"an earlier page")
+    link = registry.attach(made, "report.html", b"a page")
     assert link.startswith("file:///") and link.endswith("/report.html")
     assert Path(link.removeprefix("file://")).read_bytes() == b"a page"
     with connected() as client:
         run_id = client.get_model_version("tickets", str(version)).run_id
         assert {"report.md", "report.html"} <= {file.path for file in client.list_artifacts(run_id)}
     with pytest.raises(RegistryError):
-        registry.attach("tickets", version + 1, "report.html", b"a page")
+        registry.attach({**record, "version": version + 1}, "report.html", b"a page")
+
+
+def test_a_run_that_was_refused_before_training_is_one_in_mlflow_too(record: dict[str, Any]) -> None:
+    refused = {**record, "trained": {}, "version": None, "verdict": "refused", "reason": "refused: no rows are left"}
+    first = registry.attach(refused, "report.html", b"a page")
+    assert registry.attach(refused, "report.html", b"a later page") == first
+    assert Path(first.removeprefix("file://")).read_bytes() == b"a later page"
+    with connected() as client:
+        (run,) = client.search_runs([experiment_id(client)])
+        assert client.search_model_versions("name = 'tickets'") == []
+    assert run.info.status == "FINISHED" and run.data.tags["mlflow.note.content"] == "refused: no rows are left"
 
 
 def test_a_folder_is_kept_with_the_run_of_a_version(artifact: Path, record: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "docs" / "static").mkdir(parents=True)
     (tmp_path / "docs" / "index.html").write_text("docs")
     (tmp_path / "docs" / "static" / "style.css").write_text("style")
-    link = registry.attach_folder("tickets", register(artifact, record), tmp_path / "docs", "index.html", "data_docs")
+    made = {**record, "version": register(artifact, record)}
+    link = registry.attach_folder(made, tmp_path / "docs", "index.html", "data_docs")
     assert link.endswith("/data_docs/index.html")
     index = Path(link.removeprefix("file://"))
     assert index.read_text() == "docs" and (index.parent / "static" / "style.css").read_text() == "style"

@@ -11,7 +11,7 @@ import pytest
 from pipelines.bases.pin import pin_base
 from pipelines.data.snapshot import snapshot
 from pipelines.recipe import Recipe, load_recipe
-from pipelines.runs import METHODS, finish, finished, new_record, run_key, unchanged
+from pipelines.runs import METHODS, finish, finished, new_record, next_number, recorded, run_key, unchanged
 from pipelines.store.local import LocalStore
 
 RECIPE = """
@@ -86,6 +86,19 @@ def test_a_finished_run_is_found_again(store: LocalStore, recipe: Recipe) -> Non
     record = run(store, recipe)
     assert finished(store, "tickets", record["run_key"]) == record
     assert finished(store, "other", record["run_key"]) is None
+
+
+def test_the_last_run_is_the_last_by_its_number_whatever_the_clock_says(store: LocalStore) -> None:
+    def ran(key: str, at: str | None, **more: Any) -> None:
+        finish(store, {"recipe": "tickets", "run_key": key, "at": at, **more})
+
+    ran("c", None, version=1)
+    ran("b", "2026-03-01T12:00:00+00:00")
+    ran("a", "2026-03-02T12:00:00+00:00")  # so far of an older promptmint
+    for key, year in (("f", 2100), ("d", 1970), ("e", 2026)):
+        ran(key, f"{year}-03-03T12:00:00+00:00", number=next_number(store, "tickets"))
+    assert [record["run_key"] for record in recorded(store, "tickets")] == ["c", "b", "a", "f", "d", "e"]
+    assert [record.get("number") for record in recorded(store, "tickets")] == [None, None, None, 4, 5, 6]
 
 
 def test_equal_inputs_make_an_unchanged_run(store: LocalStore, recipe: Recipe, tmp_path: Path) -> None:

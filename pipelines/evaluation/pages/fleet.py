@@ -16,8 +16,8 @@ from pipelines.evaluation.pages.render import render
 from pipelines.promotion import ledger
 from pipelines.promotion.fleet import AT_ONCE, standing
 from pipelines.promotion.spending import KINDS, Spent, spending
-from pipelines.runs import names, recorded
-from pipelines.store.store import Store
+from pipelines.runs import RUNS, recorded
+from pipelines.store.store import Store, by_name
 
 NAMED = 30  # recipes that the top of the page names for one reason; how many more there are is said
 
@@ -54,9 +54,13 @@ class Line:
 
 def survey(store: Store, ledgers: Store) -> list[Line]:
     """Every recipe that has a run in the store or an entry in the ledger, by name. Reads each run's record once."""
-    known = sorted({*names(store), *ledger.names(ledgers)})
+    runs, entries = by_name(store, RUNS), by_name(ledgers, ledger.LEDGERS)
+
+    def line(name: str) -> Line:
+        return _line(store, ledgers, name, runs.get(name, ()), entries.get(name, ()))
+
     with ThreadPoolExecutor(AT_ONCE) as readers:
-        return list(readers.map(lambda name: _line(store, ledgers, name), known))
+        return list(readers.map(line, sorted({*runs, *entries})))
 
 
 def fleet_page(lines: Sequence[Line], now: datetime) -> str:
@@ -76,13 +80,13 @@ def fleet_page(lines: Sequence[Line], now: datetime) -> str:
     )
 
 
-def _line(store: Store, ledgers: Store, name: str) -> Line:
-    records = recorded(store, name)
+def _line(store: Store, ledgers: Store, name: str, run_keys: Sequence[str], entry_keys: Sequence[str]) -> Line:
+    records = recorded(store, name, run_keys)
     last = records[-1] if records else {}
     told: dict[str, Any] = {"name": name, "runs": len(records)}
     told |= {key: last.get(key) for key in ("verdict", "reason", "at")}
     try:
-        entries = ledger.read(ledgers, name)
+        entries = ledger.read(ledgers, name, entry_keys)
     except LedgerError as error:
         return Line(**told, champion=None, accuracy=None, since=None, challenger=None, trouble=str(error))
     now = standing(name, entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.data import arrivals
 from pipelines.data.snapshot import snapshot
+from pipelines.digests import digest_json
 from pipelines.errors import DataError
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.store.local import LocalStore
@@ -45,7 +47,7 @@ def test_new_data_are_seen_once(store: LocalStore, recipe: Recipe) -> None:
     digest = arrivals.settled_snapshot(recipe, found)
     assert digest == snapshot(store, recipe.data, recipe.folder).digest
     assert digest and arrivals.is_new(store, recipe, digest)
-    arrivals.remember(store, recipe, found, digest)
+    arrivals.remember(store, recipe, found, digest, waiting=True)
     assert arrivals.changed_marks(store, recipe) is None
     assert not arrivals.is_new(store, recipe, digest)
 
@@ -55,7 +57,7 @@ def test_changed_data_are_new_again(store: LocalStore, recipe: Recipe) -> None:
     assert found
     digest = arrivals.settled_snapshot(recipe, found)
     assert digest
-    arrivals.remember(store, recipe, found, digest)
+    arrivals.remember(store, recipe, found, digest, waiting=True)
     file(recipe).write_text("text,label\nmast,boats\n")
     changed = arrivals.changed_marks(store, recipe)
     assert changed and changed != found
@@ -71,11 +73,20 @@ def test_a_file_that_was_only_touched_is_looked_at_but_not_new(
     assert found
     digest = arrivals.settled_snapshot(recipe, found)
     assert digest
-    arrivals.remember(store, recipe, found, digest)
+    arrivals.remember(store, recipe, found, digest, waiting=True)
     os.utime(file(recipe), (moment_s, moment_s))  # by a clock that jumped decades
     touched = arrivals.changed_marks(store, recipe)
     assert touched and arrivals.settled_snapshot(recipe, touched) == digest
     assert not arrivals.is_new(store, recipe, digest)
+    assert arrivals.announced(store, recipe).told == 1  # and is waited for as before
+
+
+def test_what_an_older_promptmint_announced_is_not_waited_for(store: LocalStore, recipe: Recipe) -> None:
+    found = arrivals.changed_marks(store, recipe)
+    assert found
+    store.write("watch/talk.json", json.dumps({"marks": digest_json(found), "snapshot": "0" * 64}).encode())
+    assert arrivals.changed_marks(store, recipe) is None
+    assert arrivals.announced(store, recipe).told == 0
 
 
 def test_what_grew_between_the_looks_is_still_being_written(store: LocalStore, recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,9 +66,30 @@ def test_a_damaged_ledger_hides_no_other(
     assert ended.value.exit_code == 10 and "mail" in shown and "has a gap" in shown
 
 
-def thousand(folder: Path) -> None:
-    """A thousand recipes of four entries each, written without waiting for the disk as a store does."""
-    for number in range(1000):
+def test_nothing_is_asked_for_that_a_listing_has_told(tmp_path: Path) -> None:
+    """A bucket answers each request late: one listing of ledgers, one of costs, and what is there."""
+    asked: Counter[str] = Counter()
+
+    class Watched(LocalStore):
+        def keys(self, prefix: str) -> list[str]:
+            asked[prefix] += 1
+            return super().keys(prefix)
+
+        def read(self, key: str) -> bytes:
+            asked[key] += 1
+            return super().read(key)
+
+    several(tmp_path, recipes=20)
+    store = Watched(tmp_path)
+    store.write("costs/recipe-0007/run-1.json", canonical_json({"total": dict.fromkeys(COST, 1.0)}))
+    assert fleet(store, store)[7].spent["promoted"].prompts == 1
+    entries = [entry_key(f"recipe-{number:04d}", sequence) for number in range(20) for sequence in range(1, 5)]
+    assert asked == Counter(["ledger/", "costs/", "costs/recipe-0007/run-1.json", *entries])
+
+
+def several(folder: Path, recipes: int) -> None:
+    """So many recipes of four entries each, written without waiting for the disk as a store does."""
+    for number in range(recipes):
         name, entries = f"recipe-{number:04d}", list[Entry]()
         for sequence, action in enumerate(("registered", "promoted", "registered", "registered"), 1):
             entry = Entry(
@@ -83,7 +105,7 @@ def thousand(folder: Path) -> None:
 
 def test_a_thousand_recipes_are_listed_while_a_person_waits(tmp_path: Path, figure: Callable[[str], None]) -> None:
     """The whole command, Python's own start included: two seconds of a processor are promised, and taken whole here."""
-    thousand(tmp_path / "store")
+    several(tmp_path / "store", recipes=1000)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROMPTMINT_STORE": f"file://{tmp_path}/store"}
     with (tmp_path / "shown").open("wb") as shown:
         command = [sys.executable, "-m", "promptmint.cli", "status", "--json"]

@@ -144,7 +144,7 @@ def test_a_machine_that_is_lost_is_done_without(
     lost: str, place: Any, one_worker: Compute, on: Any, tmp_path: Path
 ) -> None:
     tuning = job(place, "prompt", epochs=60).model_copy(update={"checkpoints": tmp_path / "checkpoints"})
-    compute = profile(least_hosts=1, restarts=2, silence_s=20)
+    compute = profile(least_hosts=1, restarts=2, silence_s=60)
     helper = on(HELPER, *joining(compute, tmp_path))
     waiting = time.monotonic() + 120
     while "Waiting" not in (tmp_path / f"{HELPER}.log").read_text() and time.monotonic() < waiting:
@@ -157,7 +157,7 @@ def test_a_machine_that_is_lost_is_done_without(
     else:
         ip("-n", HELPER, "link", "set", WIRE, "down")
     try:
-        assert leader.wait(200) == 0, words_of(tmp_path)
+        assert leader.wait(280) == 0, words_of(tmp_path)
     finally:
         ip("-n", HELPER, "link", "set", WIRE, "up")
     assert "resumed at step" in (tmp_path / f"{LEADER}.log").read_text()
