@@ -74,5 +74,5 @@ def _how_far(line: dict[str, Any]) -> str:
         return f"{line['job']}: epoch {line['epoch']}, validation accuracy {100 * line['validation_accuracy']:.1f} %"
     return (
         f"{line['job']}: epoch {line['epoch']}, loss {line['loss']:.3f}, {line['examples_per_s']:.0f} examples/s, "
-        f"{line['seconds_left']:.0f} s left"
+        f"{line['tokens_per_s']:,.0f} tokens/s, {line['seconds_left']:.0f} s left"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from mlflow_config.live import live
 from pipelines.bases.pin import PinnedBase
 from pipelines.evaluation.report import SWEPT, leaderboard_rows
 from pipelines.promotion.champion import reigning
@@ -48,10 +50,11 @@ def train(
     from pipelines.training.tuning import train_all
 
     store = the_store()
-    return train_all(
-        store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
-        on_news=StageProgress("train"), on_result=partial(_tell_result, "train"), kept=kept.results, start=start,
-    )  # fmt: skip
+    with _shown("train", recipe) as news:
+        return train_all(
+            store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
+            on_news=news, on_result=partial(_tell_result, "train"), kept=kept.results, start=start,
+        )  # fmt: skip
 
 
 @task(task_run_name="sweep", **RETRYING)
@@ -62,14 +65,28 @@ def sweep(
     from pipelines.training import leaderboard
 
     store = the_store()
-    rows = leaderboard.sweep(
-        store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
-        on_news=StageProgress("sweep"), on_result=partial(_tell_result, "sweep"), start=start,
-    )  # fmt: skip
+    with _shown("sweep", recipe) as news:
+        rows = leaderboard.sweep(
+            store, recipe, base, load_checked_tree(store, base.digest, cache_folder()), shards, compute, cache_folder(),
+            on_news=news, on_result=partial(_tell_result, "sweep"), start=start,
+        )  # fmt: skip
     table = [dict(zip(SWEPT, row, strict=True)) for row in leaderboard_rows(rows)]
     with telling_prefect():
         create_table_artifact(table, key=f"{recipe.name}-leaderboard", description="Chosen by the validation split")
     return rows
+
+
+@contextmanager
+def _shown(stage: str, recipe: Recipe) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Takes the lines of a worker's progress: news, a progress artifact, and, where it lasts, a live run in MLflow."""
+    progress = StageProgress(stage)
+    with live(f"{recipe.name}, {stage} live") as shown:
+
+        def news(line: dict[str, Any]) -> None:
+            progress(line)
+            shown(line)
+
+        yield news
 
 
 def _tell_result(stage: str, name: str, reused: bool) -> None:

@@ -8,7 +8,7 @@ The folder `shared` with models and data lies beside the checkout, or where SHAR
 same_math     both sides on equal batches of 16 random rows, alternately, in one process; losses of every step beside
               each other. "unsorted" is ours with all rows of a batch side by side in attention, as theirs are
 memory        growth beyond the loaded base, a process each
-ddp           two ranks of one thread beside one
+ddp           two ranks of one thread beside one, on batches of rows of like lengths, as training makes them
 sweep         eight prompts in one forward pass beside one after another, 16 rows each
 reuse         a prompt after the text, which is read once, beside PEFT's before it; texts of 128, 256 and 512 tokens,
               P = 20: "first" is the epoch that reads them, "later" every other one, and the geomean is of these. Its

@@ -30,14 +30,17 @@ def block_of(backbone: nn.Module, attention: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def running(blocks: Sequence[nn.Module], forwards: Sequence[Forward]) -> Iterator[None]:
-    """While this lasts, each of the blocks runs another forward than its own."""
+    """While this lasts, each of the blocks runs another forward than before; it may itself be inside another such."""
+    before = [vars(block).pop("forward", None) for block in blocks]
     try:
         for block, forward in zip(blocks, forwards, strict=True):
             block.forward = forward
         yield
     finally:
-        for block in blocks:
+        for block, forward in zip(blocks, before, strict=True):
             vars(block).pop("forward", None)
+            if forward is not None:
+                block.forward = forward
 
 
 @contextmanager

@@ -59,7 +59,23 @@ def word_scores(
         prompt = opened(base, input_ids, mask, prompt)  # by the text alone, not by what is said after it
         says: Says = partial(_says_after_text, base, input_ids, mask, prompt)
     else:
-        says = partial(_says_in_decoder, base, *read(base, input_ids, mask, prompt), head["opening"].tolist())
+        return scores_in_decoder(base, *read(base, input_ids, mask, prompt), prompt, head)
+    return _summed(words, says)
+
+
+def scores_in_decoder(
+    base: Base, states: Tensor, mask: Tensor, prompt: Mapping[str, Tensor], head: Mapping[str, Tensor]
+) -> Tensor:
+    """The same [B, C] of an encoder-decoder whose encoder has read each row: its states [B, S, d] and mask [B, S].
+
+    A prompt `in_decoder` [P, d] stands before the opening. The encoder's states do not depend on it.
+    """
+    vectors = prompt.get("in_decoder", states.new_empty(0, base.hidden_width))
+    return _summed(head["word_ids"], partial(_says_in_decoder, base, states, mask, vectors, head["opening"].tolist()))
+
+
+def _summed(words: Tensor, says: Says) -> Tensor:
+    """The sums of the words' log-probabilities, [B, C]; words that begin alike are asked for once."""
     spelled = [[token for token in word if token >= 0] for word in words.view(len(words), -1).tolist()]
     scores: dict[int, Tensor] = {}
     for stem in dict.fromkeys(tuple(word[:-1]) for word in spelled):
@@ -87,10 +103,17 @@ def _says_after_text(
     return logits
 
 
-def _says_in_decoder(base: Base, states: Tensor, mask: Tensor, opening: Sequence[int], stem: Sequence[int]) -> Tensor:
-    """Says of an encoder-decoder, whose decoder reads the opening and the stem, over the encoder's `states`."""
+def _says_in_decoder(
+    base: Base, states: Tensor, mask: Tensor, vectors: Tensor, opening: Sequence[int], stem: Sequence[int]
+) -> Tensor:
+    """Says of an encoder-decoder, whose decoder reads vectors, opening and stem, over the encoder's `states`."""
     ids = torch.tensor([*opening, *stem], device=states.device).expand(len(states), -1)
+    inputs = {"decoder_input_ids": ids}
+    if len(vectors):
+        said = base.seq2seq.get_decoder().get_input_embeddings()(ids)
+        before = vectors.to(said.dtype).expand(len(ids), -1, -1)
+        inputs = {"decoder_inputs_embeds": torch.cat([before, said], dim=1)}
     encoded = BaseModelOutput(last_hidden_state=states)
-    answer = base.seq2seq(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids, use_cache=False)
-    logits: Tensor = answer.logits[:, len(opening) - 1 :]
+    answer = base.seq2seq(encoder_outputs=encoded, attention_mask=mask, use_cache=False, **inputs)
+    logits: Tensor = answer.logits[:, len(vectors) + len(opening) - 1 :]
     return logits

@@ -5,10 +5,10 @@
     provenance.json                   how it came to be: scores, gates, versions; not part of the identity
 
 `prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], `inserted` [P, d] where the
-template says where they stand, or `keys` and `values` [L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and
-`head.bias` [C], or `head.word_ids` [C], [C, W] where label words have several tokens (-1 after shorter ones), with
-`head.opening` [O] on an encoder-decoder; or, of a prompt that writes texts, `head.opening` and `head.ends` [E]:
-`inference/writing.py`.
+template says where they stand, `in_decoder` [P, d] where the decoder of an encoder-decoder reads them, or `keys` and
+`values` [L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C], [C, W]
+where label words have several tokens (-1 after shorter ones), with `head.opening` [O] on an encoder-decoder; or, of a
+prompt that writes texts, `head.opening` and `head.ends` [E]: `inference/writing.py`.
 
 This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
 """

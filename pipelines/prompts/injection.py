@@ -2,6 +2,7 @@
 
 input       `embeddings` [P, d]                 before the text, among the input embeddings
             `inserted` [P, d]                   among them too, where a row has its marker
+            `in_decoder` [P, d]                 before what the decoder of an encoder-decoder says
 key-value   `keys`, `values` [L, H_kv, P, d_h]  before the text, in every layer's attention
 layer       `layer_M` [P, d]                    before the text, among the hidden states that layer M reads
 

@@ -14,7 +14,7 @@ from pipelines.inference.forward import padded
 from pipelines.inference.generation import first_tokens, said_logits
 from pipelines.prompts.artifact import Proof, write_prompt, write_proof
 from pipelines.prompts.methods import PRESETS
-from pipelines.prompts.parameterisation import AtMarker
+from pipelines.prompts.parameterisation import AtMarker, InDecoder
 from pipelines.recipe import Prompt, Template
 from pipelines.tokens.template import encode
 from pipelines.training.job import TrainJob
@@ -64,6 +64,8 @@ def _described(tuned: Tuned, settings: Prompt) -> dict[str, str]:
     described = PRESETS[settings.method].described
     if isinstance(tuned.prompt, AtMarker):
         described = {**described, "place": "at the template's {prompt}"}
+    if isinstance(tuned.prompt, InDecoder):
+        return {**described, "place": "before what the decoder says"}
     return described if tuned.base.seq2seq is None else {**described, "place": f"{described['place']}, in the encoder"}
 
 

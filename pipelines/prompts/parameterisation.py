@@ -186,3 +186,15 @@ class AtMarker(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """`inserted` [P, d]."""
         return {"inserted": self.inner()["embeddings"]}
+
+
+class InDecoder(nn.Module):
+    """A prompt of vectors that the decoder of an encoder-decoder reads, before what it says."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self) -> dict[str, Tensor]:
+        """`in_decoder` [P, d]."""
+        return {"in_decoder": self.inner()["embeddings"]}

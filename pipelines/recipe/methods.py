@@ -91,6 +91,7 @@ class Prompt(Method):
     hidden: int = Field(512, ge=1)  # width of the encoder's hidden layer, or of an instance gate's
     bottleneck: int = Field(128, ge=1)  # width of the residual network's hidden layer
     basis: int = Field(128, ge=1)  # token embeddings that every vector of the prompt is a superposition of
+    half: Literal["encoder", "decoder"] = "encoder"  # of an encoder-decoder: which of the two reads the prompt
     layer: int | None = Field(None, ge=1)  # the first that reads the prompt, counted from 0
     rank: int = Field(8, ge=1)  # of an instance gate, of the text's offsets, or of a generator's summary
     positions: int = Field(128, ge=1)  # of the text that get an offset, from its start
@@ -114,6 +115,11 @@ class Prompt(Method):
                 f"warm_start needs a method whose artifact holds all that it trains: {listed(WARM)}. Of {self.method} "
                 "it holds what an encoder gave, and not the encoder"
             )
+        if self.half == "decoder" and (self.method not in INSERTED or self.warm_start):
+            raise ValueError(
+                f"half = 'decoder' is for vectors among input embeddings, started anew: the methods {listed(INSERTED)} "
+                f"without warm_start. Here are method = {self.method!r} and warm_start = {self.warm_start!r}"
+            )
         if self.method == "late" and self.layer is None:
             raise ValueError("late needs the key 'layer': how many layers of the base run before the prompt enters")
         return self
@@ -124,6 +130,7 @@ class Prompt(Method):
             "init_text": self.init_text is None,
             "warm_start": not self.warm_start,
             "activations": self.activations == "bf16",
+            "half": self.half == "encoder",
         }
         absent = self._of_other_methods() | {key for key, silent in not_asked.items() if silent}
         return {key: value for key, value in dump(self).items() if key not in absent}

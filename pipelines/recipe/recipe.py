@@ -102,6 +102,11 @@ class Recipe(Section):
                 f"template.text = {self.template.text!r} puts the prompt at {{prompt}}, which prompt.method = "
                 f"{self.prompt.method!r} cannot do; {listed(INSERTED)} can. Take {{prompt}} out, or choose one of them"
             )
+        if self.prompt.half == "decoder" and (self.template.marked or words is None):
+            raise ValueError(
+                "prompt.half = 'decoder' needs head.kind = 'verbaliser', and a template without {prompt}: the prompt "
+                "stands before what the decoder says"
+            )
         if self.gates.budgets.added_latency_ms and self.gates.budgets.latency_tokens > self.template.max_tokens:
             raise ValueError(
                 f"gates.budgets.latency_tokens = {self.gates.budgets.latency_tokens} is more than template.max_tokens "

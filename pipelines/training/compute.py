@@ -29,6 +29,7 @@ class Compute(BaseModel):
     gpu_watts: float = Field(300.0, ge=0)  # of a GPU that a worker holds
     activations_bytes: int = Field(4 * 2**30, ge=0)  # on the disk, for what is read once of all texts; 0: none
     micro_tokens: int = Field(0, ge=0)  # positions a worker trains on at a time, batches cut to fit; 0: a batch at once
+    gradient_checkpointing: bool = False  # layers run again for their gradients: less memory, more time
     sharded: bool = False  # the frozen base cut over all workers (FSDP2), for one that does not fit a device
     hosts: int = Field(1, ge=1)  # machines that share every batch; on the others runs `promptmint join`
     least_hosts: int | None = Field(None, ge=1)  # with so many of them it begins, and goes on; None: all

@@ -24,6 +24,7 @@ from pipelines.training.activations import Room
 from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
+from pipelines.training.decoder import written_out
 from pipelines.training.frozen import Head, features_of, only_head
 from pipelines.training.gradient import Examples, Portion, backward, cross_entropy, guessed, text_losses
 from pipelines.training.once import Told, above_what_is_kept, read_once
@@ -117,7 +118,7 @@ def train(
     schedule = new_schedule(optimizer, shared, steps, state.step)
     portion = Portion(state.micro_tokens or micro_tokens)  # what the memory held before an interruption, it holds again
     begun, start = time.perf_counter(), start - state.seconds
-    seen = 0
+    seen = tokens = 0
 
     def keep(stop: bool) -> None:
         state.seconds, state.micro_tokens = time.perf_counter() - start, portion.tokens
@@ -149,7 +150,7 @@ def train(
             state.loss += mean
             if state.step % math.ceil(steps / CURVE_POINTS) == 0:
                 state.curve.append((state.step, mean))
-            seen += len(batch)
+            seen, tokens = seen + len(batch), tokens + int(examples.lengths[batch].sum())
             _check_number("loss", mean, state.step, method, keeper)
             if due or stop:
                 keep(stop)
@@ -158,7 +159,8 @@ def train(
                 rate = seen / (now - begun)
                 left = (1 - state.step / steps) * epochs * len(examples) / rate
                 report({"epoch": epoch + 1, "step": state.step, "steps": steps, "loss": mean, "note": note(),
-                        "examples_per_s": rate, "seconds_left": left})  # fmt: skip
+                        "rate": optimizer.param_groups[0]["lr"], "examples_per_s": rate,
+                        "tokens_per_s": tokens / (now - begun), "seconds_left": left})  # fmt: skip
         told = validate(model, held_out, shared, tuned.base.device, pause)
         _check_number("validation loss", told.loss, state.step, method, keeper)
         state.history.append(Epoch(epoch + 1, state.loss / steps_per_epoch, told.loss, told.accuracy))
@@ -250,9 +252,12 @@ def _reduced(
     size, precision = 2 * shared.batch_size, shared.precision
     if only_head(tuned):
         return Head(tuned), features_of(tuned, rows, size, precision), features_of(tuned, validation, size, precision)
-    above = above_what_is_kept(tuned, (rows, validation))
-    if above is None or not isinstance(method, Prompt):
+    if not isinstance(method, Prompt):
         return tuned, rows, validation
+    above = above_what_is_kept(tuned, (rows, validation))
+    if above is None:
+        faster = written_out(tuned) if precision == "fp32" else None
+        return faster or tuned, rows, validation
     train, held_out = read_once(above, (rows, validation), precision, method.activations, room, told)
     return above, train, held_out
 

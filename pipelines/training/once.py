@@ -1,7 +1,8 @@
-"""What of a text no prompt changes, read once: the text before a prompt, or the layers below it.
+"""What of a text no prompt changes, read once: the text before a prompt, the layers below it, the encoder.
 
 In a decoder what stands before a prompt does not depend on it: its keys and values are the same in every step. Below
-the layer that a late prompt enters, hidden states are, in encoders too. A step then runs the prompt and what comes
+the layer that a late prompt enters, hidden states are, in encoders too; and so is all that the encoder of an
+encoder-decoder makes of a text, where its decoder reads the prompt. A step then runs the prompt and what comes
 after it, or the layers above, and its gradients reach no further.
 
 Each text is read alone, so that what is kept does not depend on its company: a training that finds it in the store, one
@@ -24,9 +25,17 @@ from torch import Tensor, nn
 
 from pipelines.inference.base import Base
 from pipelines.inference.features import features
-from pipelines.inference.forward import entered_layer, keys_and_values, padded, pooled, states_at, states_from
-from pipelines.inference.label_words import must_be_read
-from pipelines.prompts.parameterisation import AtMarker
+from pipelines.inference.forward import (
+    entered_layer,
+    hidden_states,
+    keys_and_values,
+    padded,
+    pooled,
+    states_at,
+    states_from,
+)
+from pipelines.inference.label_words import must_be_read, scores_in_decoder
+from pipelines.prompts.parameterisation import AtMarker, InDecoder
 from pipelines.tokens.template import MARKER
 from pipelines.training.activations import Activations, Room, digest_of
 from pipelines.training.collective import world
@@ -111,12 +120,47 @@ class FromLayer(nn.Module):
         return self.tuned.scores(pooled(above, mask, base.pooling))
 
 
-def above_what_is_kept(tuned: Tuned, rows: Sequence[Rows] = ()) -> BehindText | FromLayer | None:
+class BehindEncoder(nn.Module):
+    """The decoder of an encoder-decoder with its prompt, over what the encoder made of the text."""
+
+    name = "encoder-states"
+
+    def __init__(self, tuned: Tuned) -> None:
+        super().__init__()
+        self.tuned = tuned
+
+    def part(self, row: Sequence[int]) -> Sequence[int]:
+        """What of a row is read once: all of it."""
+        return row
+
+    def read(self, ids: Tensor) -> Tensor:
+        """The encoder's states [T, d] of token ids [1, T]."""
+        return hidden_states(self.tuned.base, ids, torch.ones_like(ids), {})[0]
+
+    def inputs(self, rows: Sequence[Sequence[int]], kept: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+        """What `forward` takes."""
+        states = nn.utils.rnn.pad_sequence(list(kept), batch_first=True)
+        return states.to(device), padded(rows)[1].to(device)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, C] of the encoder's states [B, T, d] and their mask [B, T]."""
+        assert self.tuned.prompt is not None
+        base = self.tuned.base
+        states = states.to(base.embeddings.weight.dtype)
+        return scores_in_decoder(base, states, mask, self.tuned.prompt(), self.tuned.head_tensors())
+
+
+Above = BehindText | FromLayer | BehindEncoder
+
+
+def above_what_is_kept(tuned: Tuned, rows: Sequence[Rows] = ()) -> Above | None:
     """What of a tuned base has to run in every step, over what can be read once of `rows`; None where nothing can.
 
     Label words that have to be read are said over the whole text: there everything runs in every step.
     """
     base, prompt = tuned.base, tuned.prompt
+    if isinstance(prompt, InDecoder):
+        return BehindEncoder(tuned)
     if prompt is None or must_be_read(base, tuned.head_tensors()):
         return None
     if isinstance(prompt, AtMarker):
@@ -134,7 +178,7 @@ def _layers_are_alike(base: Base) -> bool:
 class ReadOnce:
     """Examples of which a part was read before: what is kept of it, and the rest; labels and lengths are [n]."""
 
-    model: BehindText | FromLayer
+    model: Above
     rows: Rows
     activations: Activations
     precision: str  # of the training: what is not kept is read in it
@@ -174,7 +218,7 @@ class ReadOnce:
 
 
 def read_once(
-    model: BehindText | FromLayer, rows: Sequence[Rows], precision: str, kept: str, room: Room | None, told: Told
+    model: Above, rows: Sequence[Rows], precision: str, kept: str, room: Room | None, told: Told
 ) -> list[ReadOnce]:
     """Each of `rows` with what has been read of it: from the store, else now, until there is no room.
 

@@ -25,6 +25,7 @@ from pipelines.inference.forward import read_once
 from pipelines.inference.label_words import must_be_read
 from pipelines.recipe import Optimisation, Prompt
 from pipelines.training.batches import epoch_batches, sorted_batches
+from pipelines.training.decoder import is_short, last_states, written_out
 from pipelines.training.gradient import cross_entropy
 from pipelines.training.loop import CURVE_POINTS, Trained, new_optimizer, new_schedule
 from pipelines.training.selection import Selection
@@ -62,6 +63,7 @@ def train_together(members: Sequence[Member], shared: Optimisation, rows: Rows, 
     """
     start = time.perf_counter()
     epochs = _checked(members, shared)
+    by_hand = shared.precision == "fp32" and written_out(members[0].tuned) is not None
     steps_per_epoch = math.ceil(len(rows) / shared.batch_size)
     steps = epochs * steps_per_epoch
     optimizers = [new_optimizer(member.tuned, member.settings, shared) for member in members]
@@ -71,7 +73,7 @@ def train_together(members: Sequence[Member], shared: Optimisation, rows: Rows, 
             train_mode(member.tuned, member.settings)
         orders = [epoch_batches(rows.lengths, shared.batch_size, member.seed, epoch) for member in members]
         for step, batches in enumerate(zip(*orders, strict=True), epoch * steps_per_epoch + 1):
-            sums = _losses(members, rows, batches, shared)
+            sums = _losses(members, rows, batches, shared, by_hand)
             losses = [loss / len(batch) for loss, batch in zip(sums, batches, strict=True)]
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
             for member, loss, optimizer, schedule in zip(members, losses, optimizers, schedules, strict=True):
@@ -82,7 +84,8 @@ def train_together(members: Sequence[Member], shared: Optimisation, rows: Rows, 
                 member.loss += float(loss.detach())
                 if step % math.ceil(steps / CURVE_POINTS) == 0:
                     member.curve.append((step, float(loss.detach())))
-        for member, (correct, validation_loss) in zip(members, _validate(members, validation, shared), strict=True):
+        scored = _validate(members, validation, shared, by_hand)
+        for member, (correct, validation_loss) in zip(members, scored, strict=True):
             _finish_epoch(member, correct, validation_loss, steps_per_epoch)
     seconds = time.perf_counter() - start
     for member in members:
@@ -92,25 +95,32 @@ def train_together(members: Sequence[Member], shared: Optimisation, rows: Rows, 
 
 
 def logits_together(
-    members: Sequence[Member], rows: Rows, batches: Sequence[NDArray[np.int64]]
+    members: Sequence[Member], rows: Rows, batches: Sequence[NDArray[np.int64]], by_hand: bool = False
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Class logits [B_k, C] and labels [B_k] of each member's rows, from one forward pass."""
+    """Class logits [B_k, C] and labels [B_k] of each member's rows, in one pass, `by_hand` that of `decoder.py`."""
     base, sizes = members[0].tuned.base, [len(batch) for batch in batches]
     (ids, mask), labels = rows.batch(np.concatenate(batches), base.device)
-    prompts = _per_row(base, [_prompt(member) for member in members], sizes)
-    pooling = "last" if "word_ids" in members[0].tuned.head_tensors() else base.pooling
-    read = torch.split(features(base, ids, mask, prompts, pooling), sizes)
+    prompts = _stacked([_prompt(member) for member in members])
+    if by_hand and is_short(mask, prompts):
+        parts = list(zip(torch.split(ids, sizes), torch.split(mask, sizes), strict=True))
+        read = torch.split(last_states(base, parts, prompts), sizes)
+    else:
+        pooling = "last" if "word_ids" in members[0].tuned.head_tensors() else base.pooling
+        read = torch.split(features(base, ids, mask, _per_row(base, prompts, sizes), pooling), sizes)
     return [member.tuned.scores(each) for member, each in zip(members, read, strict=True)], list(
         torch.split(labels, sizes)
     )
 
 
-def _per_row(base: Base, prompts: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> dict[str, Tensor]:
-    """Each row's own prompt: [B, P, d], or keys and values [L, B, H_kv, P, d_h]."""
+def _stacked(prompts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The prompts of all: [K, P, d], or keys and values [L, K, H_kv, P, d_h]."""
     each = {name: torch.stack([prompt[name] for prompt in prompts]) for name in prompts[0]}
-    if "keys" in each:
-        each = {name: tensor.transpose(0, 1) for name, tensor in each.items()}  # [L, K, H_kv, P, d_h]
-    read = read_once(base, each)
+    return {name: tensor.transpose(0, 1) if name in ("keys", "values") else tensor for name, tensor in each.items()}
+
+
+def _per_row(base: Base, prompts: dict[str, Tensor], sizes: Sequence[int]) -> dict[str, Tensor]:
+    """Each row's own prompt: [B, P, d], or keys and values [L, B, H_kv, P, d_h]."""
+    read = read_once(base, prompts)
     place = 1 if "keys" in read else 0
 
     def spread(tensor: Tensor) -> Tensor:
@@ -128,17 +138,17 @@ def _prompt(member: Member) -> dict[str, Tensor]:
 
 
 def _losses(
-    members: Sequence[Member], rows: Rows, batches: Sequence[NDArray[np.int64]], shared: Optimisation
+    members: Sequence[Member], rows: Rows, batches: Sequence[NDArray[np.int64]], shared: Optimisation, by_hand: bool
 ) -> list[Tensor]:
     """The sum of cross-entropies over each member's rows."""
     device = members[0].tuned.base.device
     with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
-        logits, labels = logits_together(members, rows, batches)
+        logits, labels = logits_together(members, rows, batches, by_hand)
     return [cross_entropy(*both) for both in zip(logits, labels, strict=True)]
 
 
 @torch.no_grad()
-def _validate(members: Sequence[Member], rows: Rows, shared: Optimisation) -> list[tuple[Tensor, float]]:
+def _validate(members: Sequence[Member], rows: Rows, shared: Optimisation, by_hand: bool) -> list[tuple[Tensor, float]]:
     """For each member which rows it answered right, [n] bool, and its mean cross-entropy."""
     device = members[0].tuned.base.device
     for member in members:
@@ -147,7 +157,7 @@ def _validate(members: Sequence[Member], rows: Rows, shared: Optimisation) -> li
     losses = torch.zeros(len(members), dtype=torch.float64)
     for batch in sorted_batches(rows.lengths, math.ceil(2 * shared.batch_size / len(members))):
         with torch.autocast(device.type, torch.bfloat16, enabled=shared.precision == "bf16"):
-            logits, labels = logits_together(members, rows, [batch] * len(members))
+            logits, labels = logits_together(members, rows, [batch] * len(members), by_hand)
         for number, (each, right) in enumerate(zip(logits, labels, strict=True)):
             correct[number, torch.from_numpy(batch)] = (each.argmax(1) == right).cpu()
             losses[number] += cross_entropy(each, right).double().cpu()

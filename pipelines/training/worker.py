@@ -44,6 +44,7 @@ from pipelines.training.frozen import states_of
 from pipelines.training.group import device_of, joined
 from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, Job, JobFile, LatencyJob, ScoreJob, TrainJob
 from pipelines.training.loop import logits_of, texts_of, train
+from pipelines.training.recompute import recomputing
 from pipelines.training.sharding import shard, whole
 from pipelines.training.shards import Rows, TextRows, read_rows, read_texts
 from pipelines.training.state import machine
@@ -128,7 +129,7 @@ def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Com
         shard(tuned, job.kind, device)
     keeper = Keeper(job.checkpoints, compute.checkpoint_s)
     try:
-        with stopping(keeper):
+        with stopping(keeper), recomputing(tuned.base, compute.gradient_checkpointing):
             went = train(
                 tuned, settings, job.shared, job.seed, rows, validation, lambda news: _tell(out, job.name, news),
                 keeper, compute.micro_tokens, _room(job, compute),

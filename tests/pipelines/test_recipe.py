@@ -271,6 +271,14 @@ def test_the_template_may_say_where_vectors_stand(write: Any, method: str) -> No
         assert f"puts the prompt at {{prompt}}, which prompt.method = '{method}' cannot do" in refused(path)
 
 
+def test_which_half_reads_the_prompt_is_said_only_where_it_is_the_decoder(write: Any) -> None:
+    assert "half" not in least("prompt-tuning").model_dump()
+    assert least("residual", half="decoder").model_dump()["half"] == "decoder"
+    assert "half = 'decoder' is for vectors" in refused(write(MINIMAL + 'half = "decoder"'))  # of p-tuning-v2
+    text = MINIMAL.replace("p-tuning-v2", "prompt-tuning") + 'half = "decoder"\n'
+    assert "needs head.kind = 'verbaliser'" in refused(write(text))
+
+
 def test_every_part_of_a_method_has_its_rate() -> None:
     settings = least("dept", head_rate=0.2, offset_rate=0.3)
     names = ("prompt.embeddings", "head.weight", "prompt.offsets_a", "prompt.inner.offsets_b")

@@ -23,13 +23,13 @@ def heard() -> Iterator[list[News]]:
 
 @pytest.mark.parametrize(("line", "news"), [
     ({"job": "prompt", "epoch": 2, "step": 30, "steps": 60, "loss": 0.1234, "examples_per_s": 98.7,
-      "seconds_left": 3.2},
-     News("train", "prompt: epoch 2, loss 0.123, 99 examples/s, 3 s left", 30, 60)),
+      "tokens_per_s": 2961.4, "seconds_left": 3.2},
+     News("train", "prompt: epoch 2, loss 0.123, 99 examples/s, 2,961 tokens/s, 3 s left", 30, 60)),
     ({"job": "lora", "epoch": 1, "step": 20, "steps": 60, "loss": 0.5, "validation_accuracy": 0.875},
      News("train", "lora: epoch 1, validation accuracy 87.5 %", 20, 60)),
-    ({"job": "full", "epoch": 1, "step": 7, "steps": 60, "loss": 1.0, "examples_per_s": 1.0, "seconds_left": 9.0,
-      "note": "resumed at step 5"},
-     News("train", "full: epoch 1, loss 1.000, 1 examples/s, 9 s left (resumed at step 5)", 7, 60)),
+    ({"job": "full", "epoch": 1, "step": 7, "steps": 60, "loss": 1.0, "examples_per_s": 1.0, "tokens_per_s": 9.5,
+      "seconds_left": 9.0, "note": "resumed at step 5"},
+     News("train", "full: epoch 1, loss 1.000, 1 examples/s, 10 tokens/s, 9 s left (resumed at step 5)", 7, 60)),
     ({"job": "full", "epoch": 1, "step": 7, "steps": 60, "validation_accuracy": 0.5, "note": ""},
      News("train", "full: epoch 1, validation accuracy 50.0 %", 7, 60)),
     ({"job": "full", "scored": 1234}, News("train", "full: 1,234 examples scored")),

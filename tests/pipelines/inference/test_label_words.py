@@ -51,6 +51,7 @@ def prompt_for(base: Base, kind: str) -> dict[str, Tensor]:
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "none": {},
         "input": {"embeddings": (P, base.hidden_width)},
+        "decoder": {"in_decoder": (P, base.hidden_width)},
         "key-value": dict.fromkeys(("keys", "values"), (len(base.layers), layer.kv_heads, P, layer.head_width)),
     }
     return {name: torch.randn(shape, generator=generator).double() for name, shape in shapes[kind].items()}
@@ -162,3 +163,22 @@ def test_a_gate_is_opened_by_the_text_alone(doubled: Callable[[Path], Base], gpt
         ids, mask = padded([row])
         own = {"embeddings": gated(prompt, encoding(base, ids, mask))[0]}
         assert torch.allclose(word_scores(base, ids, mask, own, head_for(base))[0], scores, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_prompt_in_the_decoder_stands_before_what_is_said(base: Base) -> None:
+    """Against the model itself, whose decoder reads the prompt, its opening and the word as embeddings."""
+    if base.seq2seq is None:
+        pytest.skip("no encoder-decoder")
+    prompt, head = prompt_for(base, "decoder"), head_for(base)
+    found = word_scores(base, *padded(ROWS), prompt, head)
+    embed, opening = base.seq2seq.get_decoder().get_input_embeddings(), head["opening"].tolist()
+    for row, scores in zip(ROWS, found, strict=True):
+        for word, score in zip(WORDS, scores, strict=True):
+            said = torch.cat([prompt["in_decoder"], embed(torch.tensor(opening + word))])[None]
+            logits = base.seq2seq(input_ids=torch.tensor([row]), decoder_inputs_embeds=said).logits[0]
+            start = P + len(opening) - 1
+            steps = logits[start : start + len(word)].log_softmax(-1)
+            wanted = sum(float(step[token]) for step, token in zip(steps, word, strict=True))
+            assert float(score) == pytest.approx(wanted, abs=TOLERANCE[base.backbone.config.model_type])
+    assert float((found - word_scores(base, *padded(ROWS), {}, head)).abs().max()) > 0.1  # it matters

@@ -23,16 +23,19 @@ from pipelines.training import once
 from pipelines.training.activations import Activations, Room, digest_of
 from pipelines.training.gradient import cross_entropy
 from pipelines.training.loop import train
-from pipelines.training.once import BehindText, FromLayer, above_what_is_kept, read_once
+from pipelines.training.once import BehindEncoder, BehindText, FromLayer, above_what_is_kept, read_once
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned, linear_head, tune
 
 SHARED = Optimisation(epochs=3, batch_size=8)
 INSERTED = Prompt(method="prompt-tuning", tokens=3, rate=0.1, head_rate=0.03, init_scale=1.0)
 LATE = Prompt(method="late", layer=1, tokens=3, rate=0.1, head_rate=0.03, init_scale=1.0)
+DECODER = Prompt(method="prompt-tuning", half="decoder", tokens=3, rate=0.1, init_scale=1.0)
+SPOKEN = {"word_ids": torch.tensor([[7, 9], [8, -1]]), "opening": torch.tensor([0])}
 MARKED = ["gpt2", "llama"]  # llama: grouped-query attention
 CASES = [*((name, INSERTED) for name in MARKED), *((name, LATE) for name in ("bert", "gpt2", "llama", "bart"))]
-NAMES = [f"{settings.method}-{name}" for name, settings in CASES]
+CASES += [(name, DECODER) for name in ("t5", "bart")]
+NAMES = [f"{settings.method}-{name}-{settings.half}" for name, settings in CASES]
 BIG = 2**30
 
 
@@ -58,7 +61,8 @@ def case(request: pytest.FixtureRequest) -> tuple[Path, Prompt]:
 
 
 def tuned_on(base: Base, settings: Prompt) -> Tuned:
-    return tune(base, settings, linear_head(base, 2, 5), 5, marked=settings.method == "prompt-tuning")
+    head = SPOKEN if settings is DECODER else linear_head(base, 2, 5)
+    return tune(base, settings, head, 5, marked=settings is INSERTED)
 
 
 def in_double(folder: Path, settings: Prompt) -> Tuned:
@@ -93,7 +97,9 @@ def test_loss_and_gradients_are_those_of_the_whole_text(case: tuple[Path, Prompt
     folder, settings = case
     tuned, rows = in_double(folder, settings), rows_for(settings)
     above = above_what_is_kept(tuned, [rows])
-    assert isinstance(above, BehindText if settings is INSERTED else FromLayer)
+    assert isinstance(
+        above, BehindEncoder if settings is DECODER else BehindText if settings is INSERTED else FromLayer
+    )
     (examples,) = read_once(above, [rows], "fp32", kept, Room(tmp_path, "base", BIG), quiet)
     batch = np.array([3, 0, 11, 7, 19])
     inputs, labels = examples.batch(batch, torch.device("cpu"))
