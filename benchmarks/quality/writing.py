@@ -29,7 +29,7 @@ from pipelines.data.snapshot import snapshot
 from pipelines.data.validate import validate
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.evaluation.texts import bleu_of, load_texts
-from pipelines.recipe import Baselines, Full, Lora, Optimisation, Prompt, Recipe, Sweep, ZeroShot, load_recipe
+from pipelines.recipe import Adapters, Baselines, Full, Lora, Optimisation, Prompt, Recipe, Sweep, ZeroShot, load_recipe
 from pipelines.settings import cache_folder, home
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
@@ -49,7 +49,7 @@ CELL = f"{SET}-{BASE}"
 RESULTS = Path(__file__).parent / "results"
 SEARCH_ROWS, TRAIN_ROWS, VALIDATION_ROWS, TEST_INPUTS = 300, 1000, 200, 200
 EPOCHS, RESAMPLES = 3, 1000
-BASELINES = ("lora", "full")
+BASELINES = ("lora", "adapters", "full")
 METHODS = (*(method for method in PRESETS if method not in THROUGHOUT), *BASELINES)
 
 
@@ -91,7 +91,9 @@ def recipe_for(path: Path) -> Recipe:
             "data": lent.data.model_copy(update={"path": str(path)}),
             "training": Optimisation(epochs=EPOCHS, batch_size=32, precision="bf16"),
             "prompt": Prompt(method="prompt-tuning", tokens=16, rate=0.3),
-            "baselines": Baselines(lora=Lora(rate=1e-3), full=Full(rate=1e-4), zero_shot=ZeroShot()),
+            "baselines": Baselines(
+                lora=Lora(rate=1e-3), adapters=Adapters(rate=1e-3), full=Full(rate=1e-4), zero_shot=ZeroShot()
+            ),
         }
     )
 
@@ -193,10 +195,10 @@ def result_of(method: str, seed: int) -> Path:
 # Reporting.
 
 
-def rows() -> Iterator[dict[str, Any]]:
+def rows(results: Path) -> Iterator[dict[str, Any]]:
     """A row per method that has final runs; the preset with the lowest mean validation loss is marked."""
     runs: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(RESULTS.glob(f"run-{CELL}-*.json")):
+    for path in sorted(results.glob(f"run-{CELL}-*.json")):
         run = json.loads(path.read_bytes())
         runs.setdefault(run["method"], []).append(run)
     losses = {
@@ -230,7 +232,7 @@ def mean_bleu(counts: NDArray[np.int64]) -> float:
 
 def report() -> None:
     """The table, and the same as JSON in the last line."""
-    found = list(rows())
+    found = list(rows(RESULTS))
     print(f"\n{SET} on {BASE}: BLEU on the test split, 95 % interval")
     print(f"  {'method':<16}{'score':>7}  {'interval':<15}{'loss':>10}{'parameters':>12}{'seconds':>9}{'seeds':>7}")
     for row in found:

@@ -19,6 +19,7 @@ POINTS = 100.0  # one example, right or wrong, in points of accuracy
 POWER = 0.8  # how often as many examples as a verdict names would decide
 IN_WORDS = {
     "lora": "LoRA",
+    "adapters": "adapters",
     "full": "full fine-tuning",
     "head_only": "the head alone",
     "zero_shot": "the untouched base",

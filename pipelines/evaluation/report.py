@@ -32,6 +32,7 @@ METHODS = {
     "prompt": "Soft prompt",
     "champion": "Champion",
     "lora": "LoRA",
+    "adapters": "Adapters",
     "full": "Full fine-tuning",
     "head_only": "Head only",
     "zero_shot": "Zero-shot",

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from .base import Base
+from .base import Base, context_of
 from .forward import hidden_states, opened, padded, read, read_once, states_behind
 from .inserted import inserted
 
+ENDLESS = 2**31  # positions, of a base that counts none
 NOT_FOLLOWED = ("layer_", "pool_", "offsets_")  # tensors of prompts whose text cannot be read on with what was kept
 Says = Callable[[Tensor | None], Tensor]  # from the token [B] that each row said last, logits [B, vocabulary] of next
 
@@ -127,7 +128,7 @@ def _after_text(base: Base, ids: Tensor, mask: Tensor, prompt: Mapping[str, Tens
         prefix = {name: prompt[name] for name in ("keys", "values") if name in prompt}
     tokens = prefix["keys"].shape[-2] if prefix else 0
     lengths = tokens + mask.sum(1)  # [B]: how many positions each row has so far
-    context = getattr(base.backbone.config, "max_position_embeddings", None) or 2**31
+    context = context_of(base.backbone.config) or ENDLESS
     seen, steps = mask, 0
 
     @torch.no_grad()
@@ -169,5 +170,5 @@ def _in_decoder(
         logits: Tensor = answer.logits[:, -1]
         return logits
 
-    context = getattr(base.seq2seq.config, "max_position_embeddings", None) or 2**31
+    context = context_of(base.seq2seq.config) or ENDLESS
     return says, [context - opening.shape[1]] * len(ids)

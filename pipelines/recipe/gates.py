@@ -12,14 +12,14 @@ from .section import Section
 class NonInferiority(Section):
     """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy or of the metric."""
 
-    to: Literal["lora", "full", "champion"]
+    to: Literal["lora", "adapters", "full", "champion"]
     margin: float = Field(gt=0, lt=100)  # percentage points
 
 
 class Superiority(Section):
     """`[[gates.superior]]`: the prompt must be ahead of `to` by more than `margin` points of accuracy or the metric."""
 
-    to: Literal["lora", "full", "head_only", "zero_shot", "champion"]
+    to: Literal["lora", "adapters", "full", "head_only", "zero_shot", "champion"]
     margin: float = Field(0.0, ge=0, lt=100)  # percentage points
 
 
@@ -35,7 +35,9 @@ class Robustness(Section):
     to: Literal["typos", "lower", "upper", "title", "punctuation", "truncation"]
     rate: float | None = Field(None, gt=0, lt=1)  # typos: of the letters; truncation: of the words, the last ones
     margin: float = Field(gt=0, lt=100)  # percentage points
-    beside: Literal["lora", "full", "head_only", "zero_shot"] | None = None  # None: itself on the texts as they are
+    beside: Literal["lora", "adapters", "full", "head_only", "zero_shot"] | None = (
+        None  # None: itself on the texts as they are
+    )
 
     @model_validator(mode="after")
     def _rate_where_there_is_one(self) -> Robustness:

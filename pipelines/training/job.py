@@ -21,17 +21,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt, Template, ZeroShot
+from pipelines.recipe import Adapters, Full, Head, HeadOnly, Lora, Optimisation, Prompt, Template, ZeroShot
 from pipelines.training.compute import Compute
 
-METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
+METHODS: dict[str, type[Prompt | Lora | Adapters | Full | HeadOnly | ZeroShot]] = {
     "prompt": Prompt,
     "lora": Lora,
+    "adapters": Adapters,
     "full": Full,
     "head_only": HeadOnly,
     "zero_shot": ZeroShot,
 }
-Kind = Literal["prompt", "lora", "full", "head_only", "zero_shot"]
+Kind = Literal["prompt", "lora", "adapters", "full", "head_only", "zero_shot"]
 
 GPUS = "gpus"  # in OUT
 LAUNCHER = "launcher.lock"  # beside the job's file: held as long as the launcher lives

@@ -15,12 +15,13 @@ from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.inference.writing import target_logits, writes
 from pipelines.prompts.artifact import SoftPrompt
-from pipelines.prompts.methods import PRESETS, new_prompt
+from pipelines.prompts.methods import new_prompt, possible_on
 from pipelines.prompts.parameterisation import AtMarker, Dropout
-from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+from pipelines.training.adapters import with_adapters
 
 THROUGHOUT = ("late", "dept", "iapt")  # methods that change written tokens of a decoder too
-Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
+Settings = Prompt | Lora | Adapters | Full | HeadOnly | ZeroShot
 
 
 class Tuned(nn.Module):
@@ -106,8 +107,8 @@ def tune(
 ) -> Tuned:  # fmt: skip
     """A base made ready to be tuned by a method, at its seeded start.
 
-    The base itself is left alone: LoRA and full fine-tuning work on copies. `start_ids` is the text that a soft prompt
-    starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
+    The base itself is left alone: LoRA, adapters and full fine-tuning work on copies. `start_ids` is the text that a
+    soft prompt starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
 
     Raises:
         RecipeError: the method cannot be had on this base.
@@ -115,7 +116,7 @@ def tune(
     match settings:
         case Prompt():
             if writes(head) and base.decoder and settings.method in THROUGHOUT:
-                others = set(PRESETS) - set(THROUGHOUT)
+                others = set(possible_on(base)) - set(THROUGHOUT)
                 raise RecipeError(
                     f"{settings.method} steers every position of a decoder, those that it writes included, which "
                     f"head.kind = 'generation' does not do here. On a decoder choose one of {listed(others)}; on an "
@@ -124,7 +125,8 @@ def tune(
             if settings.method == "iapt" and base.decoder and must_be_read(base, head):
                 raise RecipeError(
                     "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label "
-                    "word of several tokens too. Choose label words of one token each, or another method."
+                    "word of several tokens too. Choose label words of one token each, or another method; possible on "
+                    f"this base: {listed(method for method in possible_on(base) if method != 'iapt')}."
                 )
             prompt = new_prompt(base, settings, seed, start_ids)
             return Tuned(base, AtMarker(prompt) if marked else prompt, head).to(base.device)
@@ -132,6 +134,10 @@ def tune(
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
                 torch.manual_seed(seed)
                 return Tuned(_with_lora(copy.deepcopy(base), settings), None, head).to(base.device)
+        case Adapters():
+            with torch.random.fork_rng(devices=[]):  # torch draws a linear map's start from the global state
+                torch.manual_seed(seed)
+                return Tuned(with_adapters(copy.deepcopy(base), settings), None, head).to(base.device)
         case Full():
             tuned = Tuned(copy.deepcopy(base), None, head).to(base.device)
             tuned.backbone.requires_grad_(True)
@@ -146,7 +152,7 @@ def train_mode(tuned: Tuned, settings: Method) -> None:
     """The base in eval mode, its own dropout off, save for full fine-tuning that asks for it; a method's dropout on."""
     tuned.train(isinstance(settings, Full) and settings.dropout)
     for name, part in tuned.named_modules():
-        if name == "prompt" or name.endswith("lora_dropout"):
+        if name == "prompt" or name.endswith(("lora_dropout", "adapter.dropout")):
             part.train()
 
 

@@ -178,10 +178,14 @@ def split_folders(store: Store, shards: Mapping[str, str], cache: Path) -> dict[
 
 def _check_room(recipe: Recipe, base_folder: Path) -> None:
     """Refuse a recipe whose longest text does not fit behind its prompt, with what a decoder writes after it."""
-    config = json.loads((base_folder / "config.json").read_bytes())
-    context = config.get("max_position_embeddings")
+    from transformers import AutoConfig
+
+    from pipelines.inference.base import context_of
+
+    config = AutoConfig.from_pretrained(base_folder)
+    context = context_of(config)
     parts = {"prompt.tokens": recipe.prompt.tokens, "template.max_tokens": recipe.template.max_tokens}
-    if recipe.head.max_new_tokens and not config.get("is_encoder_decoder"):
+    if recipe.head.max_new_tokens and not config.is_encoder_decoder:
         parts["head.max_new_tokens"] = recipe.head.max_new_tokens
     if context is not None and sum(parts.values()) > context:
         *others, last = (f"{key} = {value}" for key, value in parts.items())

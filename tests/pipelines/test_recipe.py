@@ -15,7 +15,18 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import BASELINES, INSERTED, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import (
+    BASELINES,
+    INSERTED,
+    OWN_KEYS,
+    Adapters,
+    Baselines,
+    Lora,
+    Prompt,
+    Recipe,
+    ZeroShot,
+    load_recipe,
+)
 
 MINIMAL = """
 name = "tickets"
@@ -132,7 +143,7 @@ UNKNOWN = [
     (
         "",
         "[baselines.adapter]\nrate = 1.0",
-        "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'keep_days', 'lora'",
+        "baselines.adapter: unknown key. Known here: 'adapters', 'full', 'head_only', 'keep_days', 'lora'",
     ),
 ]
 
@@ -178,7 +189,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ('[head]\nkind = "verbaliser"\nwords = ["one", "two"]', "", "zero_shot needs head.kind = 'verbaliser'"),
         ("[baselines.lora]\nrate = 0.1", "", "a gate compares with 'lora', but there is no [baselines.lora]"),
         ("[gates]", '[gates]\nsuperior = [{ to = "head_only" }]', "a gate compares with 'head_only', but there is no"),
-        ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'full' or 'champion'"),
+        ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'adapters', 'full'"),
         ('method = "p-tuning-v2"', 'method = "magic"', "prompt.method: Input should be 'prompt-tuning', 'p-tuning'"),
         ('name = "tickets"', 'name = "Tickets!"', "name: String should match pattern"),
         ("a" * 64, "A" * 64, "base.files.config.json: String should match pattern"),
@@ -345,6 +356,22 @@ def test_a_recipe_of_single_texts_keeps_its_digest(write: Any) -> None:
     assert "pair" not in recipe.model_dump(mode="json")["data"]
     paired = load_recipe(write(PAIR + '[template]\ntext = "{text}{pair}"\n'))
     assert paired.model_dump(mode="json")["data"]["pair"] == "second" and paired.digest != recipe.digest
+
+
+def test_adapters_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:
+    """Beside whatever else a recipe measures against or sweeps."""
+    sweep = "[[sweep.lora]]\nrate = [0.1, 0.2]\n"
+    before = load_recipe(write(FULL.replace("[promotion]", f"{sweep}[promotion]")))
+    dumped = before.model_dump(mode="json")
+    assert set(dumped["baselines"]) == {"lora", "full", "head_only", "zero_shot"}
+    assert set(dumped["sweep"]) == {"prompt", "lora", "full", "head_only"}
+    asked = FULL.replace("[gates]", "[baselines.adapters]\nrate = 0.1\n[gates]").replace('"lora", m', '"adapters", m')
+    asked = asked.replace("[promotion]", f"{sweep.replace('lora', 'adapters')}[promotion]")
+    recipe = load_recipe(write(asked))
+    assert recipe.baselines.adapters == Adapters(rate=0.1, bottleneck=64, dropout=0.0)
+    assert recipe.gates.opponents == ("adapters", "champion") and recipe.sweep is not None
+    assert [method for method, _ in recipe.sweep.combinations()] == ["adapters"] * 2
+    assert Recipe.model_validate(recipe.model_dump(mode="json")).digest == recipe.digest != before.digest
 
 
 def test_drift_that_is_not_looked_for_leaves_the_digest_alone(write: Any) -> None:

@@ -116,7 +116,7 @@ def _tiles(scores: Mapping[str, Record], measure: str, within: str) -> Iterator[
         "figure": words.percent(prompt["accuracy"]),
         "note": f"95\N{NO-BREAK SPACE}%: {_between(prompt)}",
     }
-    for name in ("lora", "full", "champion"):
+    for name in ("lora", "adapters", "full", "champion"):
         if name in scores:
             ahead = 100 * (prompt["accuracy"] - scores[name]["accuracy"])
             yield {"name": f"Against {IN_WORDS[name]}", "figure": f"{ahead:+.1f}", "note": f"points of {within}"}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.errors import TrainingError
 from pipelines.inference.base import Base, load_base
-from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training.loop import Trained, logits_of, train, validate
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Settings, Tuned, linear_head, tune
@@ -30,6 +30,7 @@ METHODS: dict[str, Any] = {
     "dept": Prompt(method="dept", tokens=2, rank=4, positions=32, rate=0.3, offset_rate=0.03, head_rate=0.03),
     "iapt": Prompt(method="iapt", tokens=4, rank=4, rate=0.03, head_rate=0.03),
     "lora": Lora(rank=4, rate=0.02),
+    "adapters": Adapters(bottleneck=4, rate=0.02),
     "full": Full(rate=3e-3),
     "head_only": HeadOnly(rate=0.1),
 }
