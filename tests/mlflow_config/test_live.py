@@ -42,6 +42,7 @@ def test_what_is_over_soon_leaves_nothing_there(mlflow_home: Path) -> None:
 
 def test_a_server_that_is_away_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     asked: list[object] = []
 
     def counted() -> object:
