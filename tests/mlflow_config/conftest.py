@@ -40,7 +40,7 @@ def artifact(tmp_path: Path) -> Path:
     """The folder of a prompt's artifact, as far as MLflow looks into it."""
     folder = tmp_path / "artifact"
     folder.mkdir()
-    (folder / "prompt.json").write_text('{"template": {"text": "{text}"}}')
+    (folder / "prompt.json").write_text('{"template": {"text": "{text}"}, "head": {"kind": "linear"}}')
     (folder / "provenance.json").write_text("{}")
     return folder
 

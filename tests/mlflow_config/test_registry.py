@@ -114,7 +114,7 @@ def test_a_folder_is_kept_with_the_run_of_a_version(artifact: Path, record: dict
 def test_the_packaged_model_says_what_it_is_asked_with(
     artifact: Path, record: dict[str, Any], template: str, columns: list[str]
 ) -> None:
-    (artifact / "prompt.json").write_text(json.dumps({"template": {"text": template}}))
+    (artifact / "prompt.json").write_text(json.dumps({"template": {"text": template}, "head": {"kind": "linear"}}))
     register(artifact, record)
     with connected() as client:
         info = mlflow.models.get_model_info(client.get_model_version("tickets", "1").source)
