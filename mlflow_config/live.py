@@ -1,7 +1,7 @@
 """A training as it goes on, in MLflow: a run of its own beside the one that a finished prompt is registered with.
 
-A run that was opened here and registered later would stand half-done after each refusal, kill and retry. What lasts less
-than half a minute is not shown. A process that is killed leaves its run as RUNNING; nothing reads it.
+A run that was opened here and registered later would stand half-done after each refusal, kill and retry. What lasts
+less than half a minute is not shown. A process that is killed leaves its run as RUNNING; nothing reads it.
 """
 
 from __future__ import annotations
