@@ -22,7 +22,7 @@ import pandas as pd
 
 
 class PackagedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-    """Texts in (a column `text`, and `pair` for a prompt that reads two), labels and probabilities out."""
+    """Texts in (a column `text`, and `pair` for a prompt that reads two); labels and probabilities out, or texts."""
 
     def load_context(self, context: Any) -> None:
         """Verify prompt and base by their digests, replay the proof, and be ready."""
@@ -34,8 +34,10 @@ class PackagedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defi
         self.predictor = predictor.load_predictor(prompt, base, provenance["prompt_digest"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """A row per text: `label`, `probability`, and `probabilities` as JSON."""
+        """A row per text: `label`, `probability`, and `probabilities` as JSON; or `text`, where the prompt writes."""
         columns = [model_input[name].astype(str).tolist() for name in ("text", "pair") if name in model_input]
+        if self.predictor.writes:
+            return pd.DataFrame({"text": self.predictor.generate(*columns)})
         answers = self.predictor.predict(*columns)
         return pd.DataFrame(
             {

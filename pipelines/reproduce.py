@@ -86,9 +86,11 @@ def reproduce(
         splits = validate(apart, origin["data_digest"], recipe.data, scratch)["split_trees"]
         labels, template = recipe.data.labels, recipe.template
         shards = {
-            split: tokenize(apart, splits[split], base_folder, base.digest, template, labels, scratch)["tree"]
+            split: tokenize(
+                apart, splits[split], base_folder, base.digest, template, labels, scratch, recipe.head.max_new_tokens
+            )["tree"]
             for split in ("train", "validation")
-        }
+        }  # fmt: skip
         start = load_start(store, origin["start"], cache) if "start" in then.card else None
         trained = train_all(
             apart, recipe, base, base_folder, shards, compute, scratch, on_news, lambda name, reused: None, start=start

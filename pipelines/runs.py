@@ -15,7 +15,7 @@ from pipelines.recipe import Recipe
 from pipelines.store.store import Store, by_name
 
 RUNS, COSTS = "runs/", "costs/"
-METHODS = ("prompt", "lora", "full", "head_only", "zero_shot")
+METHODS = ("prompt", "lora", "adapters", "full", "head_only", "zero_shot")
 VERSION = 1  # raise it when a run of equal inputs would end differently
 
 

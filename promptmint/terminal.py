@@ -60,13 +60,15 @@ def progress(console: Console) -> Iterator[None]:
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
     from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
-    from pipelines.evaluation.report import COLUMNS, SWEPT, gate_rows, leaderboard_rows, power_lines, summary_rows
+    from pipelines.evaluation.measured import in_a_sentence
+    from pipelines.evaluation.report import SWEPT, columns, gate_rows, leaderboard_rows, power_lines, summary_rows
     from pipelines.evaluation.taken_over import baseline_lines, start_line
 
     if rows := leaderboard_rows(record.get("leaderboard") or []):
         console.print(_table(f"{record['recipe']}: settings, chosen by the validation split", SWEPT, rows))
     if rows := summary_rows(record):
-        console.print(_table(f"{record['recipe']}: accuracy on the test split, 95 % intervals", COLUMNS, rows))
+        title = f"{record['recipe']}: {in_a_sentence(record)} on the test split, 95 % intervals"
+        console.print(_table(title, columns(record), rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
     if told := start_line(record):

@@ -8,15 +8,17 @@ from typing import Any
 
 from prefect import task
 
-from pipelines.data.validate import load_slices
+from pipelines.data.validate import load_slices, load_split
 from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.evaluation.gates import judge as judge_gates
-from pipelines.evaluation.metrics import by_value, summary
+from pipelines.evaluation.metrics import by_value, summary, text_summary
 from pipelines.evaluation.scores import among, load_scores
+from pipelines.evaluation.texts import load_texts
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_bytes
+from pipelines.tokens.targets import input_name
 
 
 @task(task_run_name="judge")
@@ -38,9 +40,11 @@ def judge(
     """
     store = the_store()
     slices = load_slices(store, report_tree, recipe.data, cache_folder())
-    loaded = {method: load_scores(store, digest) for method, digest in scores.items()}
+    load: Any = load_texts if recipe.head.generates else load_scores
+    loaded = {method: load(store, digest) for method, digest in scores.items()}
     if seen and (champion := loaded.get("champion")):
-        loaded["champion"] = among(champion, set(champion.ids) - set(json.loads(load_bytes(store, seen))))
+        learnt_from = _examples_of(recipe, report_tree, set(json.loads(load_bytes(store, seen))))
+        loaded["champion"] = among(champion, set(champion.ids) - learnt_from)
     others = {
         gate: {method: load_scores(store, digest) for method, digest in found["scores"].items()}
         for gate, found in (disturbed or {}).items()
@@ -49,7 +53,7 @@ def judge(
     verdict = judge_gates(recipe.gates, loaded, costs, recipe.seed, labels, no_champion, slices, others).to_json()
     table = {
         method: {
-            **summary(each),
+            **(text_summary(each, recipe.gates.metric) if recipe.gates.metric else summary(each)),
             "trainable_params": trained[method]["trainable_params"] if method in trained else 0,
             "artifact_bytes": trained[method]["artifact_bytes"] if method in trained else 0,
             "train_seconds": round(trained[method]["seconds"], 1) if method in trained else 0.0,
@@ -58,3 +62,11 @@ def judge(
     }
     counted = {column: by_value(loaded, values) for column, values in slices.items()}
     return {**verdict, "scores": table, "slices": counted}
+
+
+def _examples_of(recipe: Recipe, report_tree: str, ids: set[str]) -> set[str]:
+    """What the scores call the examples that these test rows are of: of texts, their inputs."""
+    if not recipe.head.generates:
+        return ids
+    rows = load_split(the_store(), report_tree, "test", cache_folder()).to_dict("records")
+    return {input_name(row["text"], row.get("pair")) for row in rows if row["id"] in ids}

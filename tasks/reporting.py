@@ -15,7 +15,7 @@ from mlflow_config import registry
 from pipelines.bases.pin import base_record
 from pipelines.evaluation.pages.evidence import gather
 from pipelines.evaluation.pages.run import run_page
-from pipelines.evaluation.report import COLUMNS, markdown, summary_rows
+from pipelines.evaluation.report import columns, markdown, summary_rows
 from pipelines.settings import cache_folder
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_tree
@@ -34,7 +34,7 @@ def publish(record: Mapping[str, Any]) -> None:
             markdown(record), key=f"{record['recipe']}-report", description=f"Verdict: {record['verdict']}"
         )
         if rows := summary_rows(record):
-            table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+            table = [dict(zip(columns(record), row, strict=True)) for row in rows]
             create_table_artifact(table, key=f"{record['recipe']}-scores", description="Scores on the test split")
         _publish_page(record)
         _publish_data_docs(record)

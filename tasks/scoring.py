@@ -123,7 +123,7 @@ def score_champion(recipe: Recipe, run_key: str, test_tree: str, compute: Comput
     tree = champion.record["artifact"]
     card = json.loads((load_tree(store, tree, cache_folder()) / "prompt.json").read_bytes())
     base = base_record(store, card["base"]["digest"])
-    head = Head(kind=card["head"]["kind"], words=card["head"]["words"])
+    head = Head(**{key: card["head"][key] for key in Head.model_fields if key in card["head"]})
     contender = Contender("champion", "prompt", tree, {}, head, recipe.data.labels)
     tokens = shards_of(recipe, Template(**card["template"]), base, test_tree)
     folder = load_checked_tree(store, base.digest, cache_folder())

@@ -26,16 +26,19 @@ def tokenize(recipe: Recipe, base: PinnedBase, report: Mapping[str, Any]) -> dic
 def shards(recipe: Recipe, template: Template, base: PinnedBase, split_tree: str) -> str:
     """The tree of one split's shards, from the store where it was made before."""
     store, labels = the_store(), recipe.data.labels
-    inputs = {
+    inputs: dict[str, Any] = {
         "split": split_tree,
         "base": base.digest,
         "template": template.model_dump(mode="json"),
         "labels": list(labels),
+        **({"max_new_tokens": recipe.head.max_new_tokens} if recipe.head.generates else {}),
     }
 
     def compute() -> dict[str, Any]:
         folder = load_checked_tree(store, base.digest, cache_folder())
-        return encode.tokenize(store, split_tree, folder, base.digest, template, labels, cache_folder())
+        return encode.tokenize(
+            store, split_tree, folder, base.digest, template, labels, cache_folder(), recipe.head.max_new_tokens
+        )
 
     tree: str = once(store, encode.STAGE, inputs, compute).value["tree"]
     return tree

@@ -189,13 +189,17 @@ class Minted:
 
 @pytest.fixture(scope="session")
 def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
-    """Mints a prompt on a base at its start: `mint_on(base_folder, method="p-tuning-v2", words=None, **settings)`."""
+    """Mints a prompt on a base at its start: `mint_on(base_folder, method="p-tuning-v2", words=None, **settings)`.
+
+    With `max_new_tokens` it is one that writes.
+    """
 
     def mint_on(
         base_folder: Path,
         method: str = "p-tuning-v2",
         words: tuple[str, str] | None = None,
         template: str = "{text}",
+        max_new_tokens: int | None = None,
         **more: Any,
     ) -> Minted:
         from transformers import AutoTokenizer
@@ -204,6 +208,7 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
         from pipelines.inference.base import load_base
         from pipelines.prompts.mint import mint
         from pipelines.prompts.verbaliser import word_head
+        from pipelines.prompts.writer import writing_head
         from pipelines.recipe import Head, Optimisation, Prompt
         from pipelines.training.job import TrainJob
         from pipelines.training.tuned import linear_head, train_mode, tune
@@ -216,6 +221,8 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
         head = linear_head(base, len(LABELS), seed=5)
         if words is not None:
             head = word_head(base, AutoTokenizer.from_pretrained(base_folder), words)
+        if max_new_tokens is not None:
+            head = writing_head(base, AutoTokenizer.from_pretrained(base_folder))
         tuned = tune(base, settings, head, seed=5, marked="{prompt}" in template)
         train_mode(tuned, settings)  # minting itself puts the dropout off
         files = {path.name: digest_file(path) for path in base_folder.iterdir()}
@@ -225,10 +232,11 @@ def mint_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Minted]:
             "recipe": {"name": "tickets", "digest": "2" * 64},
             "template": {"text": template, "max_tokens": 32},
         }
+        kind = "generation" if max_new_tokens else "verbaliser" if words else "linear"
         job = TrainJob(
             name="prompt", kind="prompt", settings=settings.model_dump(mode="json"), shared=Optimisation(),
-            head=Head(kind="verbaliser" if words else "linear", words=words), labels=LABELS, seed=5,
-            train=Path("-"), validation=Path("-"), card=card,
+            head=Head.model_validate({"kind": kind, "words": words, "max_new_tokens": max_new_tokens}),
+            labels=() if max_new_tokens else LABELS, seed=5, train=Path("-"), validation=Path("-"), card=card,
         )  # fmt: skip
         folder = tmp_path_factory.mktemp("prompt")
         return Minted(folder, mint(folder, tuned, settings, base_folder, job), base_folder, tuned)

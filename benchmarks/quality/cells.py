@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.recipe import (
+    Adapters,
     Baselines,
     Checks,
     Data,
@@ -40,12 +41,14 @@ GRID: dict[str, dict[str, Any]] = {  # four settings each
     "lopa": {"rate": [3e-3, 1e-2], "hidden": [64, 256]},
     "dept": {"rate": [0.03, 0.3], "offset_rate": [1e-3, 1e-2]},
     "iapt": {"rate": [1e-3, 5e-3], "rank": [8, 32]},
+    "adapters": {"rate": [1e-3, 3e-3], "bottleneck": [16, 64]},
     "lora": {"rate": [5e-4, 1e-3, 2e-3, 4e-3]},
     "full": {"rate": [5e-5, 1e-4, 2e-4, 4e-4]},
     "head_only": {"rate": [3e-3, 1e-2, 3e-2, 1e-1]},
 }
-BASELINES = ("lora", "full", "head_only")
+BASELINES = ("adapters", "lora", "full", "head_only")
 PRESETS = tuple(method for method in GRID if method not in BASELINES)
+METHODS = ("zero_shot", "head_only", *PRESETS, "adapters", "lora", "full")  # as the tables list them
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ SETS = {
     "subj": Set("subj/subj.parquet", ("objective", "subjective"), 64),
     "sms_spam": Set("sms_spam/sms_spam.parquet", ("ham", "spam"), 64, "macro_f1"),
     "pros_cons": Set("pros_cons/pros_cons.parquet", ("con", "pro"), 48),
+}
+WORDS = {  # zero-shot: what stands behind the text, and the label words; four settings each, where a base has words
+    ("subj", "tiny_llama"): [
+        (behind, words)
+        for behind in (" This sentence is", " It is")
+        for words in (("fact", "opinion"), ("objective", "personal"))
+    ],
+    ("pros_cons", "tiny_llama"): [
+        (behind, words) for behind in (" It was", " All in all it is") for words in (("bad", "good"), ("poor", "great"))
+    ],
 }
 CELLS = (
     ("sst2_sentences", "minilm"),
@@ -87,7 +100,10 @@ def recipe_for(name: str, base: str, table: Path) -> Recipe:
         training=Optimisation(epochs=EPOCHS, batch_size=32, precision="bf16"),
         prompt=Prompt(method="prompt-tuning", tokens=16, rate=0.3, head_rate=5e-3),
         baselines=Baselines(
-            lora=Lora(rate=1e-3, head_rate=5e-3), full=Full(rate=1e-4, head_rate=5e-3), head_only=HeadOnly(rate=1e-2)
+            lora=Lora(rate=1e-3, head_rate=5e-3),
+            adapters=Adapters(rate=1e-3, head_rate=5e-3),
+            full=Full(rate=1e-4, head_rate=5e-3),
+            head_only=HeadOnly(rate=1e-2),
         ),
     )
     recipe._folder = lent.folder

@@ -1,56 +1,62 @@
-"""Which method to take: every preset against LoRA, full fine-tuning and a head alone, on real data.
+"""Which method to take: every preset against LoRA, adapters, full fine-tuning, a head alone and the untouched base.
 
     python benchmarks/quality/run.py [--data ../shared/data] [--only CELL ...]    what is not there yet, then the report
     python benchmarks/quality/run.py --report                                     the tables of what is kept here
+    python benchmarks/quality/run.py --page                                       the figures of the guide, likewise
 
 A cell is a set of data on a base (cells.py). Every method tries four settings on 500 rows, one seed, and validation
 chooses; the four best presets and the baselines go on to 2,000 rows and three seeds, again chosen by validation, and
-only then meet the test split. A result is one file that is never edited: a search per cell and method, a run per cell,
+only then meet the test split. Where a base can say words, the untouched one answers too, with four pairs of template
+and label words to choose from. A result is one file that is never edited: a search per cell and method, a run per cell,
 method and seed, with the answers to every test example. What is there is not run again; two processes may share the
-work where they are given different cells. Seconds are a processor's, the start of the process included: give the
-workers one thread each, and what else the machine does changes little. The last line is one JSON object.
+work where they are given different cells.
+
+A cell's searches are one launch of the workers, its final trainings another, its answers a third: the base is loaded
+once in each. What a killed launch has finished is in the store, and is not tuned again. Seconds are a processor's: give
+the workers one thread each, and what else the machine does changes little. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import psutil
 from cells import (
     BASELINES,
     CELLS,
-    FINALISTS,
     GRID,
-    PRESETS,
     SEARCH_ROWS,
     SEEDS,
     SETS,
     TEST_ROWS,
     TRAIN_ROWS,
     VALIDATION_ROWS,
+    WORDS,
     recipe_for,
     sweep_of,
 )
-from numpy.typing import NDArray
+from page import write_page
+from tables import RESULTS, finalists, report, search_of
 
 from pipelines.bases.pin import PinnedBase, pin_base
 from pipelines.data.snapshot import snapshot
 from pipelines.data.validate import validate
-from pipelines.evaluation.scores import load_scores
+from pipelines.evaluation.scores import Scores, load_scores
 from pipelines.evaluation.scoring import Contender, score_all
-from pipelines.recipe import Recipe, Sweep
+from pipelines.recipe import Head, Recipe, Template, changed
 from pipelines.settings import cache_folder, home
 from pipelines.store.store import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute
+from pipelines.training.job import TrainJob
 from pipelines.training.leaderboard import chosen, sweep
 from pipelines.training.tuning import job_for, split_folders, tune_jobs
 
@@ -58,37 +64,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.kept import keep
 
-RESULTS = Path(__file__).parent / "results"
-RESAMPLES = 2000
-
 
 def main() -> None:
     """Run what is missing, unless only the report is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--page", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", nargs="*", default=["-".join(cell) for cell in CELLS], metavar="CELL")
     arguments = parser.parse_args()
-    if not arguments.report:
+    if arguments.page:
+        write_page()
+    elif not arguments.report:
         for name, base in CELLS:
             if f"{name}-{base}" in arguments.only:
                 run_cell(name, base, arguments.data)
     report()
 
 
-# Running.
-
-
 def run_cell(name: str, base: str, data: Path) -> None:
     """Search and final runs of one cell; what is kept already is left alone."""
     cell = f"{name}-{base}"
-    searching = Place(recipe_for(name, base, table(name, data, SEARCH_ROWS)))
-    boards = {method: search(cell, method, sweep_of(method, name), searching) for method in GRID}
-    best = sorted(PRESETS, key=lambda method: -boards[method][0]["validation_accuracy"])[:FINALISTS]
-    final = Place(recipe_for(name, base, table(name, data, TRAIN_ROWS)))
-    for seed in SEEDS:
-        for method in (*best, *BASELINES):
-            run_final(cell, method, seed, boards[method], final)
+    search_all(cell, name, Place(recipe_for(name, base, table(name, data, SEARCH_ROWS))))
+    recipe = recipe_for(name, base, table(name, data, TRAIN_ROWS))
+    run_all(cell, [*finalists(cell, RESULTS), *BASELINES], Place(recipe))
+    ask_untouched(cell, WORDS.get((name, base), []), recipe)
 
 
 def table(name: str, data: Path, rows: int) -> Path:
@@ -125,133 +125,162 @@ class Place:
             )["tree"]
             for split, tree in splits.items()
         }  # fmt: skip
+        self.folders = split_folders(self.store, self.shards, cache_folder())
+
+    def job(self, recipe: Recipe, kind: str, name: str) -> TrainJob:
+        """One method of a recipe, under a name of its own; it may diverge."""
+        job = job_for(recipe, kind, self.base, self.base_folder, self.shards, self.folders)
+        return job.model_copy(update={"name": name, "may_diverge": True})
+
+    def tune(self, jobs: list[TrainJob], on_result: Callable[[str, bool], None]) -> dict[str, dict[str, Any]]:
+        """The jobs in one launch; `on_result` hears of each as it ends."""
+        return tune_jobs(
+            self.store, jobs, self.base, self.base_folder, self.shards, load_compute(), home() / "work",
+            on_news=lambda news: None, on_result=on_result,
+        )  # fmt: skip
+
+    def answers(self, contenders: list[Contender], split: str) -> dict[str, Scores]:
+        """What each of them answers to a split, all in one launch."""
+        digests = score_all(
+            self.store, contenders, self.base.digest, self.base_folder, self.shards[split], load_compute(),
+            cache_folder(), lambda news: None,
+        )  # fmt: skip
+        return {name: load_scores(self.store, digest) for name, digest in digests.items()}
 
 
-def search(cell: str, method: str, asked: Sweep, place: Place) -> list[dict[str, Any]]:
-    """The leaderboard of one method's settings, best first."""
-    path = RESULTS / f"search-{cell}-{method}.json"
-    if not path.exists():
-        recipe = place.recipe.model_copy(update={"sweep": asked, "seed": SEEDS[0]})
+def search_all(cell: str, name: str, place: Place) -> None:
+    """Every method's settings; a method's leaderboard is kept as soon as the last of them is tuned."""
+    recipe = place.recipe.model_copy(update={"seed": SEEDS[0]})
+    jobs: dict[str, list[TrainJob]] = {
+        method: [
+            place.job(changed(recipe, kind, change), kind, f"{method}-{number}")
+            for number, (kind, change) in enumerate(sweep_of(method, name).combinations())
+        ]
+        for method in GRID
+        if not search_of(cell, method, RESULTS)
+    }
+    waiting = {method: {job.name for job in each} for method, each in jobs.items()}
+
+    def tuned(job: str, reused: bool) -> None:
+        method = job.rpartition("-")[0]
+        waiting[method].discard(job)
+        if waiting[method]:
+            return
+        asked = recipe.model_copy(update={"sweep": sweep_of(method, name)})  # every setting is known: nothing is tuned
         board = sweep(
-            place.store, recipe, place.base, place.base_folder, place.shards, load_compute(), cache_folder(),
+            place.store, asked, place.base, place.base_folder, place.shards, load_compute(), cache_folder(),
             on_news=lambda news: None, on_result=lambda name, reused: None,
         )  # fmt: skip
-        keep(path, {"cell": cell, "method": method, "seed": SEEDS[0], "leaderboard": board})
+        record(f"search-{cell}-{method}", cell=cell, method=method, seed=SEEDS[0], leaderboard=board)
         print(f"{cell}: {method}: {board[0]['change']}, validation {100 * board[0]['validation_accuracy']:.1f} %")
-    found: list[dict[str, Any]] = json.loads(path.read_bytes())["leaderboard"]
-    return found
+
+    place.tune([job for each in jobs.values() for job in each], tuned)
 
 
-def run_final(cell: str, method: str, seed: int, board: list[dict[str, Any]], place: Place) -> None:
-    """One method at its chosen setting, one seed: tuned, then scored on the test split."""
-    path = RESULTS / f"run-{cell}-{method}-{seed}.json"
-    if path.exists():
-        return
-    recipe = chosen(place.recipe, board).model_copy(update={"seed": seed})
-    kind = method if method in BASELINES else "prompt"
-    folders = split_folders(place.store, place.shards, cache_folder())
-    job = job_for(recipe, kind, place.base, place.base_folder, place.shards, folders)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = tune_jobs(
-        place.store, [job], place.base, place.base_folder, place.shards, load_compute(), home() / "work",
-        on_news=lambda news: None, on_result=lambda name, reused: None,
-    )[kind]  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    contender = Contender(kind, kind, result["tree"], {} if kind == "prompt" else job.settings, job.head, job.labels)
-    digests = score_all(
-        place.store, [contender], place.base.digest, place.base_folder, place.shards["test"], load_compute(),
-        cache_folder(), lambda news: None,
+def run_all(cell: str, methods: Iterable[str], place: Place) -> None:
+    """The methods at their chosen settings, three seeds: all tuned, then all asked for the test split."""
+    jobs, missing = {}, []
+    for method in methods:
+        settled = chosen(place.recipe, search_of(cell, method, RESULTS))
+        kind = method if method in BASELINES else "prompt"
+        for seed in SEEDS:
+            if not (RESULTS / f"run-{cell}-{method}-{seed}.json").exists():
+                name = f"{method}-{seed}"
+                jobs[name] = place.job(settled.model_copy(update={"seed": seed}), kind, name)
+                missing.append((method, seed))
+    costs = Costs(home() / "quality" / "costs" / cell)
+    tuned = place.tune(list(jobs.values()), costs.keep)
+    asked = [
+        Contender(
+            name, job.kind, tuned[name]["tree"], {} if job.kind == "prompt" else job.settings, job.head, job.labels
+        )
+        for name, job in jobs.items()
+        if "diverged_at" not in tuned[name]
+    ]
+    answers = place.answers(asked, "test")
+    for method, seed in missing:
+        name = f"{method}-{seed}"
+        if "diverged_at" in tuned[name]:
+            raise SystemExit(f"{cell}: {method}, seed {seed} diverged at step {tuned[name]['diverged_at']}")
+        kept = tuned[name]["epochs"][tuned[name]["kept_epoch"] - 1]
+        record_run(
+            cell, method, seed, answers[name], settings=jobs[name].settings,
+            validation_accuracy=kept["validation_accuracy"], trainable_params=tuned[name]["trainable_params"],
+            seconds=round(tuned[name]["seconds"], 1), processor_seconds=costs.of(name),
+        )  # fmt: skip
+
+
+def ask_untouched(cell: str, settings: list[tuple[str, tuple[str, str]]], recipe: Recipe) -> None:
+    """The base as it is, through its language-model head; validation chooses template and words."""
+    places, heads = {}, {}
+    for number, (behind, words) in enumerate(settings):
+        template = Template(text="{text}" + behind, max_tokens=recipe.template.max_tokens)
+        places[number] = Place(recipe.model_copy(update={"template": template}))
+        heads[number] = Contender(
+            "zero_shot", "zero_shot", None, {}, Head(kind="verbaliser", words=words), recipe.data.labels
+        )
+    if not search_of(cell, "zero_shot", RESULTS):
+        board = []
+        for number, (behind, words) in enumerate(settings):
+            scores = places[number].answers([heads[number]], "validation")["zero_shot"]
+            board.append(
+                {"method": "zero_shot", "change": {"behind": behind, "words": words, "number": number},
+                 "validation_accuracy": float(scores.correct.mean()), "trainable_params": 0}
+            )  # fmt: skip
+        board.sort(key=lambda row: -row["validation_accuracy"])
+        if board:
+            record(f"search-{cell}-zero_shot", cell=cell, method="zero_shot", leaderboard=board)
+    if settings and not (RESULTS / f"run-{cell}-zero_shot-{SEEDS[0]}.json").exists():
+        best = search_of(cell, "zero_shot", RESULTS)[0]
+        number = best["change"]["number"]
+        record_run(
+            cell, "zero_shot", SEEDS[0], places[number].answers([heads[number]], "test")["zero_shot"],
+            settings=best["change"], validation_accuracy=best["validation_accuracy"], trainable_params=0,
+            seconds=0.0, processor_seconds=0.0,
+        )  # fmt: skip
+
+
+class Costs:
+    """The processor seconds of each training, kept in files: a killed benchmark still knows them when it scores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.before = folder, workers_seconds()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, name: str, reused: bool) -> None:
+        """A training ended just now; the first of a launch bears the launch's start."""
+        now = workers_seconds()
+        if not reused:
+            (self.folder / name).write_text(str(round(now - self.before, 1)))
+        self.before = now
+
+    def of(self, name: str) -> float | None:
+        """What a training took; None where it was tuned for something else than this benchmark."""
+        return float((self.folder / name).read_text()) if (self.folder / name).exists() else None
+
+
+def workers_seconds() -> float:
+    """Processor seconds, in user mode, of all processes that this one has started, ended or not."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent += times.user + times.children_user
+    return spent
+
+
+def record_run(cell: str, method: str, seed: int, scores: Scores, **result: Any) -> None:
+    """One method and seed, with its answers to the test split."""
+    record(
+        f"run-{cell}-{method}-{seed}", cell=cell, method=method, seed=seed, **result,
+        truth=scores.label.tolist(), answers=scores.prediction.tolist(),
     )  # fmt: skip
-    scores = load_scores(place.store, digests[kind])
-    kept = result["epochs"][result["kept_epoch"] - 1]
-    keep(path, {
-        "cell": cell, "method": method, "seed": seed, "settings": job.settings,
-        "validation_accuracy": kept["validation_accuracy"], "trainable_params": result["trainable_params"],
-        "seconds": round(result["seconds"], 1), "processor_seconds": round(after.ru_utime - before.ru_utime, 1),
-        "truth": scores.label.tolist(), "answers": scores.prediction.tolist(),
-    })  # fmt: skip
     print(f"{cell}: {method}, seed {seed}: test {100 * float(scores.correct.mean()):.1f} %", flush=True)
 
 
-# Reporting.
-
-
-def report() -> None:
-    """One table per cell, and everything as JSON in the last line."""
-    rows = [row for name, base in CELLS for row in rows_of(name, base)]
-    for name, base in CELLS:
-        if cell := [row for row in rows if (row["set"], row["base"]) == (name, base)]:
-            show(name, base, cell)
-    reached = sum(enough(rows, name, base) for name, base in CELLS)
-    print(f"\nThe chosen soft prompt reaches 98 % of full fine-tuning in {reached} of {len(CELLS)} cells.")
-    print(json.dumps({"cells": rows}))
-
-
-def rows_of(name: str, base: str) -> Iterator[dict[str, Any]]:
-    """A row per method of a cell that has final runs; the preset that validation chose is marked."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(RESULTS.glob(f"run-{name}-{base}-*.json")):
-        run = json.loads(path.read_bytes())
-        runs.setdefault(run["method"], []).append(run)
-    means = {method: np.mean([run["validation_accuracy"] for run in each]) for method, each in runs.items()}
-    best = max((method for method in PRESETS if method in runs), key=lambda method: means[method], default=None)
-    for method in (method for method in GRID if method in runs):
-        score, low, high = interval(runs[method], SETS[name].metric)
-        yield {
-            "set": name, "base": base, "method": method, "chosen": method == best, "metric": SETS[name].metric,
-            "validation": round(float(means[method]), 4), "score": score, "low": low, "high": high,
-            "trainable_params": runs[method][0]["trainable_params"],
-            "seconds": round(float(np.mean([run["processor_seconds"] for run in runs[method]])), 1),
-            "seeds": len(runs[method]),
-        }  # fmt: skip
-
-
-def interval(runs: list[dict[str, Any]], metric: str) -> tuple[float, float, float]:
-    """The mean score over seeds, and its 95 % interval: a percentile bootstrap over the test examples."""
-    truth = np.array(runs[0]["truth"])
-    answers = np.array([run["answers"] for run in runs])  # [seeds, n]
-    score = {"accuracy": accuracy, "macro_f1": macro_f1}[metric]
-    rng = np.random.default_rng(0)
-    drawn = [rng.integers(len(truth), size=len(truth)) for _ in range(RESAMPLES)]
-    again = [score(truth[rows], answers[:, rows]) for rows in drawn]
-    low, high = np.percentile(again, [2.5, 97.5])
-    return round(score(truth, answers), 4), round(float(low), 4), round(float(high), 4)
-
-
-def accuracy(truth: NDArray[np.int64], answers: NDArray[np.int64]) -> float:
-    """Of [n] true classes and [seeds, n] answers, the mean share that is right."""
-    return float((answers == truth).mean())
-
-
-def macro_f1(truth: NDArray[np.int64], answers: NDArray[np.int64]) -> float:
-    """Likewise the F1 of every class that occurs, averaged over classes and seeds."""
-    scores = []
-    for label in np.unique(truth):
-        hits = ((answers == label) & (truth == label)).sum(1)
-        scores.append(2 * hits / ((answers == label).sum(1) + (truth == label).sum()))
-    return float(np.mean(scores))
-
-
-def enough(rows: list[dict[str, Any]], name: str, base: str) -> bool:
-    """Whether the chosen preset's score is at least 98 % of full fine-tuning's."""
-    cell = {row["method"]: row for row in rows if (row["set"], row["base"]) == (name, base)}
-    best = next((row for row in cell.values() if row["chosen"]), None)
-    return best is not None and "full" in cell and best["score"] >= 0.98 * cell["full"]["score"]
-
-
-def show(name: str, base: str, rows: list[dict[str, Any]]) -> None:
-    """One cell's table."""
-    print(f"\n{name} on {base}: {SETS[name].metric.replace('_', ' ')} on the test split, 95 % interval")
-    print(
-        f"  {'method':<16}{'score':>7}  {'interval':<15}{'validation':>10}{'parameters':>12}{'seconds':>9}{'seeds':>7}"
-    )
-    for row in rows:
-        mark = " <- chosen" if row["chosen"] else ""
-        score, low, high, validation = (100 * row[key] for key in ("score", "low", "high", "validation"))
-        print(
-            f"  {row['method']:<16}{score:>7.1f}  {low:.1f} .. {high:<7.1f}{validation:>10.1f}"
-            f"{row['trainable_params']:>12,}{row['seconds']:>9.1f}{row['seeds']:>7}{mark}"
-        )
+def record(name: str, **result: Any) -> None:
+    """Write one result with its provenance; a file that exists is left as it is."""
+    keep(RESULTS / f"{name}.json", result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipelines.data.personal import KINDS, masked, personal_data
 from pipelines.data.reading import Rows
-from pipelines.data.splits import ALIASES, SPLITS, text_columns
+from pipelines.data.splits import ALIASES, SPLITS, written_columns
 from pipelines.data.wording import check_languages, damaged, other_language
 from pipelines.errors import DataError, listed
 from pipelines.recipe import Checks, Data
@@ -28,8 +28,8 @@ class Checked:
     """Every row that was read, on one of two sides.
 
     Attributes:
-        accepted: columns text, pair (where the recipe names one), label, split (None where the data name no side), one
-            per slice, source_file, source_row.
+        accepted: columns text, pair (where the recipe names one), label or target, split (None where the data name no
+            side), one per slice, source_file, source_row.
         quarantine: the data's own columns as they were, `raw` for a row that could not be parsed, then source_file,
             source_row (from 0; for CSV the header does not count) and reasons (joined by semicolons).
         reasons: how many rows have each kind of fault, the most frequent first.
@@ -88,17 +88,20 @@ def check_rows(files: Mapping[str, Rows], data: Data) -> Checked:
 
 
 def _rules(data: Data) -> dict[str, list[Rule]]:
-    """What must hold for the texts, the label and the split of a row, in the words of the recipe's own columns."""
+    """What must hold for the texts, the label or target, and the split of a row, by the names of the data's columns."""
     labels, sides = frozenset(data.labels), frozenset((*SPLITS, *ALIASES))
-    label = Rule(
-        f"{data.label} is not one of the {len(labels)} labels",
-        lambda v: as_label(v) in labels,
-        lambda v: f"{data.label} {_shown(v)} is not one of the {len(labels)} labels",
-    )
-    rules = {"text": _text_rules(data.text, data.checks)}
+    rules = {"text": _text_rules(data.text, data.checks, data.checks.min_chars)}
     if data.pair is not None:
-        rules["pair"] = _text_rules(data.pair, data.checks)
-    rules["label"] = [_not_null(data.label), label]
+        rules["pair"] = _text_rules(data.pair, data.checks, data.checks.min_chars)
+    if data.target is not None:
+        rules["target"] = _text_rules(data.target, data.checks, 1)  # an answer may be shorter than a text must be
+    else:
+        label = Rule(
+            f"{data.label} is not one of the {len(labels)} labels",
+            lambda v: as_label(v) in labels,
+            lambda v: f"{data.label} {_shown(v)} is not one of the {len(labels)} labels",
+        )
+        rules["label"] = [_not_null(data.label), label]
     if data.split is not None:
         known = Rule(
             f"{data.split} is not a split",
@@ -109,9 +112,9 @@ def _rules(data: Data) -> dict[str, list[Rule]]:
     return rules
 
 
-def _text_rules(column: str, checks: Checks) -> list[Rule]:
-    """What must hold for a text in a column."""
-    low, high = checks.min_chars, checks.max_chars
+def _text_rules(column: str, checks: Checks, low: int) -> list[Rule]:
+    """What must hold for a text in a column, which has at least `low` characters."""
+    high = checks.max_chars
     rules = [
         _not_null(column),
         Rule(f"{column} is not a string", _is_string, lambda v: f"{column} {_shown(v)} is not a string"),
@@ -154,7 +157,7 @@ def _lacks(kind: str, region: str | None, text: str) -> bool:
 def _mask(rows: pd.DataFrame, region: str | None) -> Counter[str]:
     """Put masks for personal data into the texts of these rows, and count them."""
     counts = Counter[str]()
-    for name in text_columns(rows):
+    for name in written_columns(rows):
         texts = list(rows[name])
         for place, text in enumerate(texts):
             if isinstance(text, str):
@@ -202,18 +205,19 @@ def _shown(value: object) -> str:
 
 
 def _the_columns(frame: pd.DataFrame, name: str, data: Data) -> pd.DataFrame:
-    """Columns text, pair, label and split (the second and the last where the recipe names them), and those of slices.
+    """Columns text, pair, label or target, split (pair and split where the recipe names them), and those of slices.
 
     Raises:
         DataError: one of them is not there.
     """
-    asked = {"text": data.text, "pair": data.pair, "label": data.label, "split": data.split}
+    truth = data.label if data.target is None else data.target
+    asked = {"text": data.text, "pair": data.pair, data.truth: truth, "split": data.split}
     wanted = {ours: theirs for ours, theirs in asked.items() if theirs is not None}
     wanted |= {slice_column(name): name for name in data.slices}
     if missing := [column for column in wanted.values() if column not in frame.columns]:
         raise DataError(
             f"{name!r} has no column {listed(missing)}. Its columns: {listed(frame.columns)}. "
-            "Name the columns in [data]: text, label, split and slices, and pair for a second text."
+            "Name the columns in [data]: text, label or target, split and slices, and pair for a second text."
         )
     return pd.DataFrame({ours: frame[theirs] for ours, theirs in wanted.items()}, dtype=object)
 
@@ -241,15 +245,15 @@ def _faults(frame: pd.DataFrame, rules: Mapping[str, list[Rule]]) -> dict[int, l
 
 
 def _canonical(accepted: list[pd.DataFrame], data: Data) -> pd.DataFrame:
-    """The accepted rows of all files, labels and slices as strings, splits by their own names."""
+    """The accepted rows of all files, labels and slices as strings, targets as they are, splits by their own names."""
     texts = ["text"] if data.pair is None else ["text", "pair"]
     slices = [slice_column(name) for name in data.slices]
-    columns = [*texts, "label", "split", *slices, "source_file", "source_row"]
+    columns = [*texts, data.truth, "split", *slices, "source_file", "source_row"]
     rows = pd.concat([pd.DataFrame(columns=columns, dtype=object), *accepted], ignore_index=True)
-    labels = [as_label(label) for label in rows["label"]]
+    truths = list(rows["target"]) if data.target is not None else [as_label(label) for label in rows["label"]]
     sides = [ALIASES.get(side, side) if isinstance(side, str) else None for side in rows["split"]]
     index = rows.index
-    named = {"label": pd.Series(labels, index, dtype=object), "split": pd.Series(sides, index, dtype=object)}
+    named = {data.truth: pd.Series(truths, index, dtype=object), "split": pd.Series(sides, index, dtype=object)}
     named |= {name: pd.Series([as_slice(value) for value in rows[name]], index, dtype=object) for name in slices}
     return rows.assign(**named)[columns]
 

@@ -39,8 +39,9 @@ def check_set(groups: pd.DataFrame, counts: Counts, data: Data, folder: Path) ->
     results: list[dict[str, Any]] = []
     suites = [
         ("groups", groups, "group", _expected_of_groups(gx.expectations, data)),
-        ("labels", _labels(counts, data), "label", _expected_of_labels(gx.expectations, data)),
     ]
+    if data.target is None:
+        suites.append(("labels", _labels(counts, data), "label", _expected_of_labels(gx.expectations, data)))
     if data.checks.min_rows_per_slice is not None:
         suites.append(("slices", _slices(counts, data), "slice", _expected_of_slices(gx.expectations, data)))
     for name, table, key, expected in suites:
@@ -95,25 +96,33 @@ def _slices(counts: Counts, data: Data) -> pd.DataFrame:
 
 def _expected_of_groups(gxe: Any, data: Data) -> list[Any]:
     checks = data.checks
+    known_labels = gxe.ExpectColumnValuesToBeBetween(
+        column="unknown_labels", max_value=0, description=f"the {len(data.labels)} labels and no other"
+    )
     return [
         gxe.ExpectColumnSumToBeBetween(
             column="rows", min_value=checks.min_rows, description=f"at least {checks.min_rows} accepted rows"
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="unknown_labels", max_value=0, description=f"the {len(data.labels)} labels and no other"
-        ),
+        *([] if data.target else [known_labels]),
         *(
             gxe.ExpectColumnValuesToBeBetween(
-                column=f"{name}_{end}",
-                min_value=checks.min_chars,
+                column=f"{column}_{end}",
+                min_value=least,
                 max_value=checks.max_chars,
-                description=f"texts of {checks.min_chars} to {checks.max_chars} characters, the {end} of each group",
+                description=f"{name} of {least} to {checks.max_chars} characters, the {end} of each group",
             )
-            for name in (("text",) if data.pair is None else ("text", "pair"))
+            for column, name, least in _written(data)
             for end in ("shortest", "longest")
         ),
         gxe.ExpectColumnValuesToBeBetween(column="repeated_ids", max_value=0, description="no id twice"),
     ]
+
+
+def _written(data: Data) -> list[tuple[str, str, int]]:
+    """Every column of texts, what a description calls them, and how many characters each of them has at least."""
+    read = ["text"] if data.pair is None else ["text", "pair"]
+    written = [("target", "targets", 1)] if data.target else []
+    return [*((name, "texts", data.checks.min_chars) for name in read), *written]
 
 
 def _expected_of_labels(gxe: Any, data: Data) -> list[Any]:

@@ -28,11 +28,20 @@ from pipelines.data.buckets import GROUP_ROWS, Buckets
 from pipelines.data.contract import as_label, check_rows, slice_column
 from pipelines.data.near import Signatures
 from pipelines.data.reading import read_rows
-from pipelines.data.splits import SPLITS, TRACED, normal_texts, split_rows, text_columns
+from pipelines.data.splits import (
+    SPLITS,
+    TRACED,
+    normal_texts,
+    split_rows,
+    text_columns,
+    truth_column,
+    written_columns,
+)
 from pipelines.data.writing import Spool, Writer, frame_of, table_of
 from pipelines.digests import canonical_json
 from pipelines.recipe import Data
 
+TARGET = "(target)"
 STRANGE = 1000  # where the wrong column was named, every row has its own
 BUCKETS = 256  # 10 million rows of 200 characters make buckets of 8 MB
 
@@ -48,7 +57,7 @@ class Counts:
         strange: how many rows have each label that the recipe does not know, of the first STRANGE such labels.
         masked: how many personal data of each kind were masked.
         named: the sides that the data name.
-        labels: how many rows each `(split, label)` has.
+        labels: how many rows each `(split, label)` has; where there are targets, they all count as the label TARGET.
         slices: `{column: {value: rows in the test split}}`, values that only other splits have included.
     """
 
@@ -72,7 +81,7 @@ class Counts:
 
 def accepted_schema(data: Data) -> pa.Schema:
     """The columns of an accepted row."""
-    names = [*_texts(data), "label", "split", *map(slice_column, data.slices), "source_file"]
+    names = [*_texts(data), data.truth, "split", *map(slice_column, data.slices), "source_file"]
     return pa.schema([*((name, pa.string()) for name in names), ("source_row", pa.int64()), ("arrival", pa.int64())])
 
 
@@ -102,7 +111,7 @@ def gather(files: Mapping[str, Path], data: Data, into: Buckets, quarantine: Spo
 
 def _note_strange(counts: Counts, quarantine: pd.DataFrame, data: Data) -> None:
     """Count the labels of quarantined rows that the recipe does not know."""
-    for label in map(as_label, quarantine.get(data.label, ())):
+    for label in () if data.target else map(as_label, quarantine.get(data.label, ())):
         if not isinstance(label, str) or label in data.labels:
             continue
         if label in counts.strange or len(counts.strange) < STRANGE:
@@ -115,13 +124,18 @@ def divide(accepted: Buckets, data: Data, counts: Counts, into: Buckets, leaks: 
         split = split_rows(frame_of(group), data, counts.named)
         counts.leaks += len(split.leaks)
         counts.duplicates += split.duplicates
-        counts.labels.update(zip(split.rows["split"], split.rows["label"], strict=True))
+        counts.labels.update(_labelled(split.rows))
         for name in data.slices:
             values, seen = split.rows[slice_column(name)], counts.slices.setdefault(name, Counter())
             seen.update(dict.fromkeys(values, 0))
             seen.update(values[split.rows["split"] == "test"])
         into.put(table_of(split.rows, into.schema), _places(split.rows))
         leaks.put(table_of(split.leaks, leaks.schema), split.leaks["arrival"].to_numpy(np.int64) // GROUP_ROWS)
+
+
+def _labelled(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """The side and the label of each row."""
+    return zip(rows["split"], rows["label"] if "label" in rows.columns else [TARGET] * len(rows), strict=True)
 
 
 def drop_near(divided: Buckets, data: Data, counts: Counts, folder: Path, into: Buckets, leaks: Buckets) -> None:
@@ -144,7 +158,7 @@ def drop_near(divided: Buckets, data: Data, counts: Counts, folder: Path, into: 
         )
         counts.near_leaks += len(dropped)
         counts.leaks += len(dropped)
-        counts.labels.subtract(zip(dropped["split"], dropped["label"], strict=True))
+        counts.labels.subtract(_labelled(dropped))
     counts.labels = +counts.labels
 
 
@@ -154,7 +168,7 @@ def publish(divided: Buckets, data: Data, folder: Path, accepted: Path) -> tuple
     Returns:
         The digest of each split's examples, and one row per group of examples: see `_about`.
     """
-    example = pa.schema([(name, pa.string()) for name in ("id", *_texts(data), "label")])
+    example = pa.schema([(name, pa.string()) for name in ("id", *_texts(data), data.truth)])
     slices = [(slice_column(name), pa.string()) for name in data.slices]
     whole = pa.schema([*example, ("split", pa.string()), *slices])
     digests = {side: hashlib.sha256() for side in SPLITS}
@@ -188,15 +202,18 @@ def _places(rows: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def digest_rows(digest: Any, rows: pd.DataFrame) -> None:
-    """Examples into a digest: one line of canonical JSON for each, `[id, text, label]` or `[id, text, pair, label]`."""
-    for row in zip(*(rows[name] for name in ("id", *text_columns(rows), "label")), strict=True):
+    """Examples into a digest: one line of canonical JSON for each, `[id, text, label]` or `[id, text, pair, label]`.
+
+    Where there is a target, it stands in the place of the label.
+    """
+    for row in zip(*(rows[name] for name in ("id", *text_columns(rows), truth_column(rows))), strict=True):
         digest.update(canonical_json(row) + b"\n")
 
 
 def divided_schema(data: Data) -> pa.Schema:
     """The columns of an example on its side, and where it came from."""
     fields = accepted_schema(data)
-    names = [*_texts(data), "label", "split", *map(slice_column, data.slices), *TRACED]
+    names = [*_texts(data), data.truth, "split", *map(slice_column, data.slices), *TRACED]
     return pa.schema([("id", pa.string()), *(fields.field(name) for name in names)])
 
 
@@ -220,8 +237,8 @@ def _sorted(divided: Buckets) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _about(rows: pd.DataFrame, data: Data) -> dict[str, Any]:
     """A group of examples in numbers: rows, the bounds of its texts' lengths, and what should be nowhere."""
-    lengths = {name: rows[name].str.strip().str.len() for name in text_columns(rows)}
+    lengths = {name: rows[name].str.strip().str.len() for name in written_columns(rows)}
     bounds = {f"{name}_shortest": int(chars.min()) for name, chars in lengths.items()}
     bounds |= {f"{name}_longest": int(chars.max()) for name, chars in lengths.items()}
-    unknown = int((~rows["label"].isin(data.labels)).sum())
-    return {"rows": len(rows), **bounds, "unknown_labels": unknown, "repeated_ids": int(rows["id"].duplicated().sum())}
+    labels = {} if data.target else {"unknown_labels": int((~rows["label"].isin(data.labels)).sum())}
+    return {"rows": len(rows), **bounds, **labels, "repeated_ids": int(rows["id"].duplicated().sum())}

@@ -2,7 +2,8 @@
 
 A text's side depends on nothing but the text: adding data moves no example, and copies of a text, however they are
 cased or spaced, never straddle two sides. A pair of texts counts as one text here: pairs that share one of the two may
-stand on two sides, unless the data name the sides.
+stand on two sides, unless the data name the sides. Rows with the same text and several targets, each a right answer
+to it, are on one side for the same reason.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ def text_columns(rows: pd.DataFrame) -> list[str]:
     return [name for name in ("text", "pair") if name in rows.columns]
 
 
+def truth_column(rows: pd.DataFrame) -> str:
+    """`target` where the rows have a text to be written, else `label`."""
+    return "target" if "target" in rows.columns else "label"
+
+
+def written_columns(rows: pd.DataFrame) -> list[str]:
+    """Every column of texts: those that are read, and `target` where the rows have one."""
+    return [*text_columns(rows), *(["target"] if "target" in rows.columns else [])]
+
+
 def normal_texts(rows: pd.DataFrame) -> pd.Series:
     """What duplicates share, of one text or two; a separator that is white space stands in no normalised text."""
     parts = [rows[name].map(normalised) for name in text_columns(rows)]
@@ -52,9 +63,9 @@ def position(normal: str, salt: Salt = "split") -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def example_id(normal: str, label: str, occurrence: int) -> str:
-    """The name of an example: SHA-256 of its normalised text, its label and which copy of them it is."""
-    return hashlib.sha256(f"{normal}\0{label}\0{occurrence}".encode()).hexdigest()
+def example_id(normal: str, truth: str, occurrence: int) -> str:
+    """The name of an example: SHA-256 of its normalised text, its label or target, and which copy of them it is."""
+    return hashlib.sha256(f"{normal}\0{truth}\0{occurrence}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -62,10 +73,10 @@ class Split:
     """Examples with their side.
 
     Attributes:
-        rows: columns id, text, pair (where there is one), label, split, slices if any; train, validation, test, each
-            sorted by id.
+        rows: columns id, text, pair (where there is one), label or target, split, slices if any; train, validation,
+            test, each sorted by id.
         leaks: the rows that were dropped, as they came, with `reasons`.
-        duplicates: rows whose exact text occurs earlier in the same split; they are kept.
+        duplicates: rows whose exact text, and target if there is one, occur earlier in the same split; they are kept.
     """
 
     rows: pd.DataFrame
@@ -74,7 +85,7 @@ class Split:
 
 
 def split_rows(accepted: pd.DataFrame, data: Data, named: Collection[str] | None = None) -> Split:
-    """The accepted rows (columns text, perhaps pair, label, split, and any others), each on one side.
+    """The accepted rows (columns text, perhaps pair, label or target, split, and any others), each on one side.
 
     A side that the data name is honoured. Without test rows the test split is carved from the training rows, without
     validation rows so is the validation split. A training or validation row that repeats a test text is dropped, and so
@@ -97,8 +108,11 @@ def split_rows(accepted: pd.DataFrame, data: Data, named: Collection[str] | None
     leaks = leaks.assign(reasons=[f"the text also occurs in the {split} split" for split in leaked_from.dropna()])
     texts, slices = text_columns(accepted), [name for name in accepted.columns if name.startswith("slice:")]
     traced = list(TRACED) if "arrival" in accepted.columns else []
-    kept = accepted[[*texts, "label", *slices, *traced]].assign(split=side, normal=normal)[leaked_from.isna()]
-    return Split(_identified(kept, slices, traced), leaks, int(kept.duplicated(["split", *texts]).sum()))
+    kept = accepted[[*texts, truth_column(accepted), *slices, *traced]].assign(split=side, normal=normal)
+    kept = kept[leaked_from.isna()]
+    return Split(
+        _identified(kept, slices, traced), leaks, int(kept.duplicated(["split", *written_columns(kept)]).sum())
+    )
 
 
 def _leaked_from(normal: pd.Series, side: pd.Series) -> pd.Series:
@@ -113,9 +127,9 @@ def _leaked_from(normal: pd.Series, side: pd.Series) -> pd.Series:
 
 def _identified(kept: pd.DataFrame, slices: list[str], traced: list[str]) -> pd.DataFrame:
     """The rows with their ids, in an order that is the same in whatever order they arrived."""
-    texts = text_columns(kept)
-    kept = kept.sort_values(["normal", "label", *texts, *slices], kind="stable")
-    occurrence = kept.groupby(["normal", "label"], sort=False).cumcount()
-    ids = [example_id(*row) for row in zip(kept["normal"], kept["label"], occurrence, strict=True)]
+    texts, truth = text_columns(kept), truth_column(kept)
+    kept = kept.sort_values(["normal", truth, *texts, *slices], kind="stable")
+    occurrence = kept.groupby(["normal", truth], sort=False).cumcount()
+    ids = [example_id(*row) for row in zip(kept["normal"], kept[truth], occurrence, strict=True)]
     kept = kept.assign(id=ids, order=kept["split"].map(SPLITS.index)).sort_values(["order", "id"])
-    return kept[["id", *texts, "label", "split", *slices, *traced]].reset_index(drop=True)
+    return kept[["id", *texts, truth, "split", *slices, *traced]].reset_index(drop=True)

@@ -117,7 +117,7 @@ def _divided(
 
 
 def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.DataFrame:
-    """The accepted examples of one split (columns id, text, perhaps pair, label), sorted by id.
+    """The accepted examples of one split (columns id, text, perhaps pair, label or target), sorted by id.
 
     Raises:
         DataError: no such split.
@@ -126,7 +126,7 @@ def load_split(store: Store, report_tree: str, split: str, cache: Path) -> pd.Da
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}: the splits are {listed(SPLITS)}.")
     file = pq.ParquetFile(load_tree(store, report_tree, cache) / "accepted.parquet")
-    columns = [name for name in ("id", "text", "pair", "label") if name in file.schema_arrow.names]
+    columns = [name for name in ("id", "text", "pair", "label", "target") if name in file.schema_arrow.names]
     return _of_split(file, split, columns)
 
 
@@ -175,7 +175,7 @@ def _learnable(counts: Counts, quarantined: int, data: Data) -> None:
             "Bring more rows, or change data.validation_fraction and data.test_fraction."
         )
     trained = {label for side, label in counts.labels if side == "train"}
-    if len(trained) < 2:
+    if len(trained) < 2 and data.target is None:
         raise DataError(
             f"The training split has rows of one label alone, {listed(trained)}; learning needs two of "
             f"{listed(data.labels)}.{faults} Bring rows of the other labels."

@@ -1,4 +1,7 @@
-"""Comparisons: two sets of answers to the same examples, and what the difference between them proves."""
+"""Comparisons: two sets of answers to the same examples, and what the difference between them proves.
+
+Of classes a difference is in points of accuracy, of written texts in points of the recipe's metric.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ from dataclasses import dataclass
 from pipelines.evaluation.exact import claim_p_value
 from pipelines.evaluation.outcome import GateResult, Outcome
 from pipelines.evaluation.scores import Scores, paired
-from pipelines.evaluation.statistics import Interval, examples_to_decide, mcnemar, paired_bootstrap
+from pipelines.evaluation.statistics import Interval, enough, examples_to_decide, mcnemar, paired_bootstrap
+from pipelines.evaluation.text_bootstrap import text_difference
+from pipelines.evaluation.texts import METRICS, TextScores, paired_texts
 from pipelines.recipe import Gates, NonInferiority, Robustness, Superiority
 
 POINTS = 100.0  # one example, right or wrong, in points of accuracy
+POWER = 0.8  # how often as many examples as a verdict names would decide
 IN_WORDS = {
     "lora": "LoRA",
+    "adapters": "adapters",
     "full": "full fine-tuning",
     "head_only": "the head alone",
     "zero_shot": "the untouched base",
@@ -22,7 +29,7 @@ IN_WORDS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """What a gate wants proven: that the prompt is ahead of the other by more than `threshold` points of accuracy."""
+    """What a gate wants proven: that the prompt is ahead of the other by more than `threshold` points."""
 
     name: str
     threshold: float  # negative: by how much it may trail
@@ -48,19 +55,20 @@ def claim_of_robustness(gate: Robustness) -> Claim:
     return Claim(f"robust to {gate.to}{rate}{beside}", -gate.margin, other, f"allows {gate.margin:g}")
 
 
-def proven(claim: Claim, prompt: Scores, other: Scores, gates: Gates, seed: int) -> GateResult:
+def proven(
+    claim: Claim, prompt: Scores | TextScores, other: Scores | TextScores, gates: Gates, seed: int
+) -> GateResult:
     """Whether the prompt's answers prove the claim, by the bounds of `paired_bootstrap` at `gates.confidence`."""
+    if isinstance(prompt, TextScores) and isinstance(other, TextScores):
+        return _proven_by_texts(claim, prompt, other, gates, seed)
+    assert isinstance(prompt, Scores) and isinstance(other, Scores)
     prompt, other = paired(prompt, other)
     difference = POINTS * (prompt.correct.astype(float) - other.correct)  # [n] -100, 0 or 100
     interval = paired_bootstrap(difference, gates.confidence, gates.resamples, seed, largest=POINTS)
-    verdict: Outcome
-    if interval.low > claim.threshold:
-        verdict, advice = "passed", ""
-    elif interval.high <= claim.threshold:
-        verdict, advice = "refused", ""
-    else:
+    verdict, advice = _verdict(claim, interval), ""
+    if verdict == "inconclusive":
         needed = examples_to_decide(difference, claim.threshold, gates.confidence, largest=POINTS)
-        verdict, advice = "inconclusive", _advice(len(prompt), needed)
+        advice = _advice(len(prompt), needed)
     lost, won = int((difference < 0).sum()), int((difference > 0).sum())
     return GateResult(
         claim.name, verdict, interval.estimate, interval.low, interval.high, claim.threshold,
@@ -69,10 +77,32 @@ def proven(claim: Claim, prompt: Scores, other: Scores, gates: Gates, seed: int)
     )  # fmt: skip
 
 
-def _reason(claim: Claim, interval: Interval, confidence: float, verdict: Outcome) -> str:
+def _proven_by_texts(claim: Claim, prompt: TextScores, other: TextScores, gates: Gates, seed: int) -> GateResult:
+    """The same of written texts, by the recipe's metric; no example is simply lost or won there."""
+    assert gates.metric is not None
+    prompt, other = paired_texts(prompt, other)
+    found = text_difference(prompt, other, gates.metric, gates.confidence, gates.resamples, seed)
+    interval, verdict, advice = found.interval, _verdict(claim, found.interval), ""
+    if verdict == "inconclusive":
+        gap = abs(interval.estimate - claim.threshold)
+        needed = enough(gap, found.variance, gates.confidence, POWER, largest=POINTS) if gap else None
+        advice = _advice(len(prompt), needed)
+    reason = _reason(claim, interval, gates.confidence, verdict, f" of {METRICS[gates.metric]}") + advice
+    return GateResult(
+        claim.name, verdict, interval.estimate, interval.low, interval.high, claim.threshold, reason
+    )  # fmt: skip
+
+
+def _verdict(claim: Claim, interval: Interval) -> Outcome:
+    if interval.low > claim.threshold:
+        return "passed"
+    return "refused" if interval.high <= claim.threshold else "inconclusive"
+
+
+def _reason(claim: Claim, interval: Interval, confidence: float, verdict: Outcome, unit: str = "") -> str:
     """How far the prompt is ahead or behind, with the bound that decided."""
     points = round(interval.estimate, 1)
-    standing = f"{abs(points):.1f} points {'behind' if points < 0 else 'ahead of'}" if points else "level with"
+    standing = f"{abs(points):.1f} points{unit} {'behind' if points < 0 else 'ahead of'}" if points else "level with"
     side, bound = ("at best", interval.high) if verdict == "refused" else ("at worst", interval.low)
     return (
         f"{standing} {claim.other} ({side} {bound:+.2f} at {100 * confidence:g} % confidence), the recipe {claim.asks}"

@@ -37,7 +37,7 @@ class Verdict:
 
 def judge(
     gates: Gates,
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, Any],
     costs: Mapping[str, Any],
     seed: int,
     labels: Sequence[str] = (),
@@ -49,9 +49,9 @@ def judge(
 
     Args:
         gates: what the recipe asks for.
-        scores: on the same test examples: `prompt`, and every baseline and `champion` that a gate compares it with.
-            Without a `champion` there is nothing to compare with, and a gate against it is passed; its scores may be of
-            fewer examples: those that it has not learnt from.
+        scores: `Scores`, or `TextScores` where the recipe has a metric, on the same test examples: `prompt`, and every
+            baseline and `champion` that a gate compares it with. Without a `champion` there is nothing to compare with,
+            and a gate against it is passed; its scores may be of fewer examples: those that it has not learnt from.
         costs: of the prompt: `artifact_bytes`, `trainable_params`, and the figures of `latency.measure`, where the
             recipe has a budget for them.
         seed: of the bootstrap; every gate starts from it, so that their order changes nothing.
@@ -91,7 +91,7 @@ def judge(
 
 
 def _compared(
-    gate: NonInferiority | Superiority, gates: Gates, scores: Mapping[str, Scores], seed: int, no_champion: str
+    gate: NonInferiority | Superiority, gates: Gates, scores: Mapping[str, Any], seed: int, no_champion: str
 ) -> GateResult:
     """Whether the prompt trails `gate.to` by less than the margin, or is ahead of it by more."""
     claim = claim_of(gate)
@@ -113,13 +113,13 @@ def _robust(
     return proven(claim, disturbed["prompt"], held_against[who], gates, seed)
 
 
-def _on_fair_examples(scores: Mapping[str, Scores], to: str) -> tuple[Scores, Scores]:
+def _on_fair_examples(scores: Mapping[str, Any], to: str) -> tuple[Any, Any]:
     """The prompt's scores and the other's: of a champion only on the examples that it has not learnt from."""
     other = scores[to]
     return (among(scores["prompt"], other.ids) if to == "champion" else scores["prompt"]), other
 
 
-def _require(who: str, scores: Mapping[str, Scores], gate: str) -> None:
+def _require(who: str, scores: Mapping[str, Any], gate: str) -> None:
     """Refuse to judge without the scores that a gate is about."""
     if who not in scores:
         raise DataError(f"The gate {gate!r} needs the scores of {who!r}; there are those of {listed(scores)}.")

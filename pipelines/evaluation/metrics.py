@@ -1,4 +1,4 @@
-"""How good one model is: accuracy with its interval, macro F1, and its calibration error."""
+"""How good one model is: accuracy with its interval, macro F1 and calibration error; or the metrics of its texts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
 from pipelines.errors import DataError
 from pipelines.evaluation.calibration import calibration_error
 from pipelines.evaluation.scores import Scores
+from pipelines.evaluation.text_bootstrap import text_interval
+from pipelines.evaluation.texts import METRICS, TextScores, bleu_signature, corpus_score
 
 
 def summary(scores: Scores, confidence: float = 0.95) -> dict[str, float | int]:
@@ -28,6 +31,18 @@ def summary(scores: Scores, confidence: float = 0.95) -> dict[str, float | int]:
     low, high = wilson(right, len(scores), confidence)
     accuracy = {"accuracy": right / len(scores), "low": low, "high": high}
     return {**accuracy, "macro_f1": macro_f1(scores), "ece": calibration_error(scores), "n": len(scores)}
+
+
+def text_summary(scores: TextScores, metric: str) -> dict[str, Any]:
+    """`metric`, its `score` with the two-sided 95 % interval `low`..`high`, every other metric, and counts.
+
+    `n` examples had `references` in all; `signature` says how BLEU was computed. All figures are fractions, 0..1.
+    """
+    low, high = text_interval(scores, metric)
+    found = {name: corpus_score(scores, name) for name in METRICS}
+    counts = {"n": len(scores), "references": sum(map(len, scores.references))}
+    return {"metric": metric, "score": found[metric], "low": low, "high": high, **found, **counts,
+            "signature": bleu_signature()}  # fmt: skip
 
 
 def by_value(scores: Mapping[str, Scores], values: Mapping[str, str]) -> dict[str, dict[str, dict[str, int]]]:

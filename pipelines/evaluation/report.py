@@ -1,7 +1,7 @@
 """One run, told: a table, a page of Markdown and a picture, all from the run's record.
 
 The record is plain JSON; a run that ended early (its data were refused) has no scores and no gates, and is told all the
-same. Accuracies in it are fractions, gates are in points of accuracy or in a budget's own units.
+same. Accuracies in it, and metrics of texts, are fractions; gates are in points of them or in a budget's own units.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
 from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
+from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
+from pipelines.evaluation.texts import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +32,7 @@ METHODS = {
     "prompt": "Soft prompt",
     "champion": "Champion",
     "lora": "LoRA",
+    "adapters": "Adapters",
     "full": "Full fine-tuning",
     "head_only": "Head only",
     "zero_shot": "Zero-shot",
@@ -38,12 +41,17 @@ COLOURS = {"passed": "#1a7f4b", "inconclusive": "#b7791f", "refused": "#c0392b"}
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 
 
+def columns(record: Record) -> tuple[str, ...]:
+    """What stands above the rows of `summary_rows`."""
+    return (COLUMNS[0], f"{measured(record)} %", *COLUMNS[2:])
+
+
 def summary_rows(record: Record) -> list[list[str]]:
-    """One row per method that was scored, as text under `COLUMNS`; the prompt first, `-` for what is not known."""
+    """One row per method that was scored, as text under `columns`; the prompt first, `-` for what is not known."""
     rows = []
     for key, name in METHODS.items():
         if scores := _scores(record).get(key):
-            percents = [_percent(scores.get(column)) for column in ("accuracy", "low", "high")]
+            percents = [_percent(each) for each in (headline(scores), scores.get("low"), scores.get("high"))]
             counts = [_count(scores.get(column)) for column in ("trainable_params", "artifact_bytes")]
             rows.append([name, *percents, *counts, _seconds(scores.get("train_seconds"))])
     return rows
@@ -95,7 +103,8 @@ def markdown(record: Record) -> str:
     if record.get("unchanged"):
         lines += ["Nothing has changed since an earlier run; this is what it found.", ""]
     if rows := summary_rows(record):
-        lines += ["## Accuracy on the test split", "", *_table(COLUMNS, rows, right=len(COLUMNS) - 1), ""]
+        head = columns(record)
+        lines += [f"## {measured(record)} on the test split", "", *_table(head, rows, right=len(head) - 1), ""]
     else:
         lines += ["Nothing was scored.", ""]
     if rows := leaderboard_rows(record.get("leaderboard") or []):
@@ -110,6 +119,7 @@ def markdown(record: Record) -> str:
         lines += ["## Comparisons, example by example", "", *_table(COMPARED, rows, right=len(COMPARED) - 1), ""]
     if told := power_lines(record):
         lines += ["## Low power", "", *(f"- {_safe(line)}" for line in told), ""]
+    lines += _metrics_section(record)
     scored = [(name, _scores(record).get(key)) for key, name in METHODS.items()]
     if rows := [[name, _percent(s["ece"])] for name, s in scored if s and s.get("ece") is not None]:
         lines += ["## Calibration", "", *_table(("Method", "Expected calibration error, points"), rows, right=1), ""]
@@ -125,6 +135,17 @@ def markdown(record: Record) -> str:
     lines += ["## What exactly", ""]
     lines += [f"- {name}: `{short(str(digest))}`" if digest else f"- {name}: none" for name, digest in names.items()]
     return "\n".join(lines) + "\n"
+
+
+def _metrics_section(record: Record) -> list[str]:
+    """Every metric of every method, where texts were written; one of them is the recipe's, the others are told."""
+    if metric_of(record) is None:
+        return []
+    scored = {name: each for key, name in METHODS.items() if (each := _scores(record).get(key))}
+    rows = [[name, *(_percent(each.get(metric)) for metric in METRICS)] for name, each in scored.items()]
+    told = [f"BLEU is sacrebleu's, `{each['signature']}`." for each in scored.values()][:1]
+    head = ("Method", *(f"{name} %" for name in METRICS.values()))
+    return ["## All metrics", "", *_table(head, rows, right=len(METRICS)), "", *told, ""] if rows else []
 
 
 def plot(record: Record) -> bytes:
@@ -151,8 +172,8 @@ def plot(record: Record) -> bytes:
 
 def _draw_accuracy(axes: Axes, record: Record) -> None:
     """Every method's accuracy with its interval, over how much it trained; a method that trains nothing stands at 0."""
-    scored = [(key, s) for key in METHODS if (s := _scores(record).get(key)) and s.get("accuracy") is not None]
-    axes.set_title("Accuracy on the test split, %", loc="left", fontsize=10, color=INK)
+    scored = [(key, s) for key in METHODS if (s := _scores(record).get(key)) and headline(s) is not None]
+    axes.set_title(f"{measured(record)} on the test split, %", loc="left", fontsize=10, color=INK)
     if not scored:
         _say(axes, "nothing was scored")
         return
@@ -178,8 +199,9 @@ def _draw_accuracy(axes: Axes, record: Record) -> None:
 
 def _draw_method(axes: Axes, x: float, name: str, scores: Record, above: bool, colour: str | None) -> None:
     """One method's accuracy with its interval and its name; bold where it has a `colour`."""
+    figure = headline(scores) or 0.0
     y, low, high = (
-        100 * (scores["accuracy"] if scores.get(key) is None else scores[key]) for key in ("accuracy", "low", "high")
+        100 * (figure if each is None else each) for each in (figure, scores.get("low"), scores.get("high"))
     )
     style: dict[str, Any] = {"color": colour or MUTED, "fontsize": 9, "weight": "bold" if colour else "normal"}
     axes.errorbar(
@@ -195,7 +217,8 @@ def _draw_gates(axes: Axes, record: Record) -> None:
     """Every interval against its threshold; guards and budgets, which have no interval, are told below."""
     gates = record.get("gates") or []
     drawn = [gate for gate in gates if gate.get("low") is not None and gate.get("high") is not None]
-    axes.set_title("Soft prompt minus the other, points of accuracy", loc="left", fontsize=10, color=INK)
+    title = f"Soft prompt minus the other, points of {in_a_sentence(record)}"
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     if drawn:
         axes.grid(axis="x", color=GRID)
         axes.axvline(0, color=MUTED, linewidth=1)

@@ -10,6 +10,7 @@ import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,20 @@ from numpy.typing import NDArray
 from pipelines.errors import DataError, TrainingError
 from pipelines.store.store import Store
 from pipelines.store.trees import load_bytes, save_bytes
+
+
+class Rowed(Protocol):
+    """A table with a row for each example: scores of classes, or of texts."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    def at(self, rows: Sequence[int]) -> Self: ...
+
+    def __len__(self) -> int: ...
+
+
+Table = TypeVar("Table", bound=Rowed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +42,12 @@ class Scores:
     label: NDArray[np.int32]  # [n] index into the recipe's labels
     prediction: NDArray[np.int32]  # [n] likewise
     probability: NDArray[np.float32]  # [n] softmax of the class answered, 0..1
+
+    def at(self, rows: Sequence[int]) -> Scores:
+        """The scores of some rows, in that order."""
+        places = list(rows)
+        names = tuple(self.ids[row] for row in places)
+        return Scores(names, self.label[places], self.prediction[places], self.probability[places])
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -125,13 +146,7 @@ def paired(a: Scores, b: Scores) -> tuple[Scores, Scores]:
     Raises:
         DataError: they do not cover the same examples, or do not agree on an example's true class.
     """
-    only_a, only_b = set(a.ids) - set(b.ids), set(b.ids) - set(a.ids)
-    if only_a or only_b or len(a) != len(b):
-        raise DataError(
-            f"Two models were scored on different examples ({len(a)} and {len(b)}): {_some(only_a)} only by the first, "
-            f"{_some(only_b)} only by the second. Score both on the same test split."
-        )
-    first, second = _sorted(a), _sorted(b)
+    first, second = in_one_order(a, b)
     if (differ := np.flatnonzero(first.label != second.label)).size:
         raise DataError(
             f"Two models were scored against different labels: {differ.size} of {len(a)} examples differ, the first is "
@@ -140,19 +155,22 @@ def paired(a: Scores, b: Scores) -> tuple[Scores, Scores]:
     return first, second
 
 
-def among(scores: Scores, ids: Collection[str]) -> Scores:
+def in_one_order(a: Table, b: Table) -> tuple[Table, Table]:
+    """Two tables of scores, each sorted by id. Raises `DataError` where they do not cover the same examples."""
+    only_a, only_b = set(a.ids) - set(b.ids), set(b.ids) - set(a.ids)
+    if only_a or only_b or len(a) != len(b):
+        raise DataError(
+            f"Two models were scored on different examples ({len(a)} and {len(b)}): {_some(only_a)} only by the first, "
+            f"{_some(only_b)} only by the second. Score both on the same test split."
+        )
+    one, other = (each.at(sorted(range(len(each)), key=each.ids.__getitem__)) for each in (a, b))
+    return one, other
+
+
+def among(scores: Table, ids: Collection[str]) -> Table:
     """The scores of these examples alone, in their order; examples that were not scored are passed over."""
     asked = frozenset(ids)
-    rows = [row for row, name in enumerate(scores.ids) if name in asked]
-    names = tuple(scores.ids[row] for row in rows)
-    return Scores(names, scores.label[rows], scores.prediction[rows], scores.probability[rows])
-
-
-def _sorted(scores: Scores) -> Scores:
-    """The same scores in the order of their ids."""
-    order = sorted(range(len(scores)), key=scores.ids.__getitem__)
-    ids = tuple(scores.ids[row] for row in order)
-    return Scores(ids, scores.label[order], scores.prediction[order], scores.probability[order])
+    return scores.at([row for row, name in enumerate(scores.ids) if name in asked])
 
 
 def _some(names: set[str]) -> str:

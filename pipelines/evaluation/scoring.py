@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from pipelines.evaluation.scores import save_scores
+from pipelines.evaluation.texts import from_texts, save_texts
 from pipelines.memo import Stage, recall, remember
 from pipelines.recipe import Head
 from pipelines.store.store import Store
@@ -18,7 +20,7 @@ from pipelines.store.trees import load_tree
 from pipelines.training.compute import Compute
 from pipelines.training.job import ScoreJob
 from pipelines.training.launch import News, launch
-from pipelines.training.shards import read_rows
+from pipelines.training.shards import read_rows, read_texts
 
 STAGE = Stage("score", 3)
 
@@ -69,14 +71,24 @@ def score_all(
     read = lru_cache(maxsize=1)(read_rows)  # most contenders answer the same
 
     def keep(name: str, finished: Path) -> None:
-        rows = read(missing[name][0].rows)
-        logits = load_file(finished / "logits.safetensors")["logits"]
-        digests[name] = save_scores(store, rows.ids, rows.labels, logits)
+        job = missing[name][0]
+        if job.head.generates:
+            texts = json.loads((finished / "texts.json").read_bytes())
+            digests[name] = save_texts(store, from_texts(_references(job.rows), texts))
+        else:
+            rows, logits = read(job.rows), load_file(finished / "logits.safetensors")["logits"]
+            digests[name] = save_scores(store, rows.ids, rows.labels, logits)
         remember(store, STAGE, missing[name][1], {"scores": digests[name]}, 0.0)
 
     if missing:
         launch(base_folder, [job for job, _ in missing.values()], compute, on_news, keep, cache.parent / "work")
     return digests
+
+
+def _references(rows: Path) -> dict[str, list[str]]:
+    """`{input: what is right}` of the shards that were asked, in the order of the answers."""
+    asked = read_texts(rows)
+    return {name: [asked.references[row] for row in places] for name, places in asked.examples().items()}
 
 
 def _job(contender: Contender, rows: Path, store: Store, cache: Path) -> ScoreJob:

@@ -104,6 +104,20 @@ def load_base(folder: Path, device: str | torch.device = "cpu") -> Base:
     return Base(backbone, lm_head, decoder, layers, seq2seq, _separator(folder, config), packs)
 
 
+AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text")
+
+
+def context_of(config: Any) -> int | None:
+    """How many positions a base reads, prompt and text together, by its config; None: any number.
+
+    RoBERTa and its kin count from behind the padding token's id: of 514 positions with padding 1 they read 512.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or config.model_type not in AFTER_PADDING:
+        return positions
+    return int(positions - config.pad_token_id - 1)
+
+
 def _is_decoder(config: Any) -> bool:
     """Whether a checkpoint was trained left to right, by the class that it names."""
     names = config.architectures or []

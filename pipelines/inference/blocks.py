@@ -96,7 +96,7 @@ def reading(block: nn.Module, change: Change) -> Forward:
         if not isinstance(given, Tensor):
             raise ValueError(
                 f"A layer of the type {type(block).__name__!r} gives {type(given).__name__!r} instead of hidden "
-                "states, so a prompt cannot enter between two layers of this base. Use method = 'prompt-tuning'."
+                "states, so a prompt cannot enter between two layers of this base."
             )
         return given
 

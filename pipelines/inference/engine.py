@@ -95,14 +95,17 @@ class Engine:
             answer(chosen[name].labels, row.softmax(0).tolist()) for (name, _), row in zip(requests, found, strict=True)
         ]
 
-    def generate(self, name: str | Untouched, text: Text, max_new_tokens: int) -> Iterator[str]:
-        """Pieces of what a decoder writes on after a text, as they come; other calls may run in between.
+    def generate(self, name: str | Untouched, text: Text, max_new_tokens: int | None = None) -> Iterator[str]:
+        """Pieces of what the base writes after a text, as they come; other calls may run in between.
+
+        A decoder does so with any prompt that ends before what it writes, an encoder-decoder with those that were
+        tuned to write. These end by themselves after as many tokens as their recipe says.
 
         `Untouched(name)` in the place of a name: what the base writes of its own after the text in that template.
 
         Raises:
             ArtifactError: as for `predict`.
-            BaseModelError: the base is an encoder.
+            BaseModelError: the base cannot write with this prompt.
         """
         prompt = self._chosen(name)
         with self._computing:

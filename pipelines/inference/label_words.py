@@ -29,8 +29,8 @@ Says = Callable[[Sequence[int]], Tensor]  # from n tokens said so far, logits [B
 
 
 def must_be_read(base: Base, head: Mapping[str, Tensor]) -> bool:
-    """Whether a head's label words have to be read by the base, so that features alone do not score them."""
-    return "word_ids" in head and (base.seq2seq is not None or head["word_ids"].dim() > 1)
+    """Whether the base has to read what a head says, label words or a text, so that features alone do not score it."""
+    return "ends" in head or ("word_ids" in head and (base.seq2seq is not None or head["word_ids"].dim() > 1))
 
 
 def word_scores(

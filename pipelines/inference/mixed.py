@@ -42,8 +42,11 @@ def logits(base: Base, tokenizer: Any, requests: Sequence[tuple[SoftPrompt, Text
     """Class logits [C] in float32 on the CPU for each prompt and text, in their order.
 
     Raises:
-        DataError: a text has no tokens, or is one where its prompt wants two, or the other way round.
+        DataError: a text has no tokens, or is one where its prompt wants two, or the other way round; or a prompt
+            writes texts.
     """
+    if any(prompt.writes for prompt, _ in requests):
+        raise DataError("A prompt that was tuned to write has no classes to score: ask it to generate.")
     found: dict[int, Tensor] = {}
     prompts = [prompt for prompt, _ in requests]
     rows = token_ids(tokenizer, requests)

@@ -23,7 +23,8 @@ from ..store.store import open_store
 from ..store.trees import load_checked_tree
 from .base import Base, load_base
 from .forward import read_once
-from .mixed import Text, logits
+from .generation import longest, said_logits, texts_written
+from .mixed import BATCH_ROWS, Text, logits, token_ids
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Predictor:
     proven_within: float = math.nan  # the largest difference of a logit when the proof was replayed
 
     @property
+    def writes(self) -> bool:
+        """Whether the prompt answers with texts: `generate`, and not `predict`."""
+        return self.prompt.writes
+
+    @property
     def of_pairs(self) -> bool:
         """Whether the prompt is asked with two texts per example."""
         return Template(**self.prompt.card["template"]).of_pairs
@@ -54,18 +60,27 @@ class Predictor:
 
         Raises:
             DataError: a text has no tokens; or the prompt wants second texts and there are none, or the other way
-                round.
+                round; or it writes texts.
         """
         labels = self.prompt.labels
         rows = self.logits(texts, pairs).softmax(dim=1).tolist()
         return [answer(labels, row) for row in rows]
 
+    def generate(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str]:
+        """What a prompt that was tuned to write (`head.kind = "generation"`) answers to each text.
+
+        Raises:
+            DataError: as for `predict`; or the prompt answers with labels.
+        """
+        most = longest(self.prompt)
+        if most is None:
+            raise DataError("This prompt was tuned for labels and writes no texts: ask it to predict.")
+        rows, prompt = self._rows(texts, pairs), self.prompt
+        return texts_written(self.base, self.tokenizer, rows, prompt.tensors, prompt.head, most, BATCH_ROWS)
+
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Class logits [n, C] in float32."""
-        if pairs is not None and len(pairs) != len(texts):
-            raise DataError(f"There are {len(texts)} texts and {len(pairs)} second ones. Give one of each per example.")
-        asked: Sequence[Text] = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        rows = logits(self.base, self.tokenizer, [(self.prompt, text) for text in asked])
+        rows = logits(self.base, self.tokenizer, self._asked(texts, pairs))
         return torch.stack(rows) if rows else torch.empty(0, len(self.prompt.labels))
 
     def replay(self, proof: Proof) -> float:
@@ -74,7 +89,12 @@ class Predictor:
         Raises:
             ArtifactError: it is larger than the proof tolerates; this machine does not answer as the mint did.
         """
-        difference = float((self.logits(proof.texts, proof.pairs) - proof.logits).abs().max())
+        if proof.said is None:
+            given = self.logits(proof.texts, proof.pairs)
+        else:
+            rows = self._rows(proof.texts, proof.pairs)
+            given = said_logits(self.base, rows, self.prompt.tensors, self.prompt.head, proof.said)
+        difference = float((given - proof.logits).abs().max())
         if not difference <= proof.tolerance:
             raise ArtifactError(
                 f"The proof failed: a logit differs by {difference:.2e}, more than {proof.tolerance:.0e}, from what "
@@ -82,6 +102,16 @@ class Predictor:
                 "with those in provenance.json."
             )
         return difference
+
+    def _rows(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[list[int]]:
+        """Texts in the prompt's template, as token ids."""
+        return token_ids(self.tokenizer, self._asked(texts, pairs))
+
+    def _asked(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[SoftPrompt, Text]]:
+        if pairs is not None and len(pairs) != len(texts):
+            raise DataError(f"There are {len(texts)} texts and {len(pairs)} second ones. Give one of each per example.")
+        asked: Sequence[Text] = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        return [(self.prompt, text) for text in asked]
 
 
 def load_predictor(

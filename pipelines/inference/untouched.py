@@ -18,8 +18,8 @@ class Untouched:
 
 
 def answers_untouched(card: Mapping[str, Any]) -> bool:
-    """Whether the base alone has an answer: through its own language-model head, where label words are scored."""
-    return bool(card["head"]["kind"] == "verbaliser")
+    """Whether the base alone has an answer: through its own language-model head, as a label word or as a text."""
+    return card["head"]["kind"] in ("verbaliser", "generation")
 
 
 def check_answers_untouched(name: str, card: Mapping[str, Any]) -> None:

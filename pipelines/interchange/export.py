@@ -40,6 +40,11 @@ def export(artifact: Path, base_folder: Path, layout: str, target: Path, expecte
     if layout not in LAYOUTS:
         raise ArtifactError(f"There is no layout {layout!r}; there are {listed(LAYOUTS)}.")
     prompt, proof = read_prompt(artifact, expected_digest), read_proof(artifact)
+    if prompt.writes:
+        raise ArtifactError(
+            "This prompt was tuned to write texts (head.kind = 'generation'), and exports are proven by the logits of "
+            "classes alone: no layout can express it yet. Serve it with promptmint or as its MLflow model."
+        )
     check_base(prompt.card, base_folder)
     with _published(target) as folder:
         LAYOUTS[layout](prompt, base_folder, folder)

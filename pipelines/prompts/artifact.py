@@ -7,7 +7,8 @@
 `prompt.safetensors` holds the folded tensors that inference needs: `embeddings` [P, d], `inserted` [P, d] where the
 template says where they stand, `in_decoder` [P, d] where the decoder of an encoder-decoder reads them, or `keys` and
 `values` [L, H_kv, P, d_h]; and the head's `head.weight` [C, d] and `head.bias` [C], or `head.word_ids` [C], [C, W]
-where label words have several tokens (-1 after shorter ones), with `head.opening` [O] on an encoder-decoder.
+where label words have several tokens (-1 after shorter ones), with `head.opening` [O] on an encoder-decoder;
+or, of a prompt that writes texts, `head.opening` and `head.ends` [E]: `inference/writing.py`.
 
 This file travels inside every packaged model: it imports nothing of promptmint by its absolute name.
 """
@@ -29,6 +30,7 @@ from ..errors import ArtifactError, BaseModelError
 
 FORMAT = 1
 IDENTITY = ("prompt.json", "prompt.safetensors")
+PROOF = "proof.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,29 @@ class SoftPrompt:
     digest: str
 
     @property
+    def writes(self) -> bool:
+        """Whether it answers with a text, and not with a label."""
+        return "max_new_tokens" in self.card["head"]
+
+    @property
     def labels(self) -> list[str]:
-        """What the classes are called, in the order of the logits."""
+        """What the classes are called, in the order of the logits; none where it writes."""
         labels: list[str] = self.card["labels"]
         return labels
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Inputs and the logits [N, C] they gave when the prompt was minted, to within `tolerance`."""
+    """Inputs and the logits [N, C] they gave when the prompt was minted, to within `tolerance`.
+
+    Of a prompt that writes texts C counts the tokens of `said`: the logit of each, given those before it.
+    """
 
     texts: list[str]
     logits: Tensor
     tolerance: float
     pairs: list[str] | None = None  # the second text of each, where the prompt reads two
+    said: Tensor | None = None  # [N, C] the tokens that it wrote first, where it writes
 
 
 def prompt_digest(folder: Path) -> str:
@@ -75,7 +86,8 @@ def write_prompt(
 
 def write_proof(folder: Path, proof: Proof) -> None:
     """Put the proof beside the identity it proves."""
-    save_file({"logits": proof.logits.detach().cpu().contiguous()}, folder / "proof.safetensors")
+    tensors = {"logits": proof.logits} | ({} if proof.said is None else {"said": proof.said})
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / PROOF)
     second = {} if proof.pairs is None else {"pairs": proof.pairs}
     _write_json(folder / "proof.json", {"texts": proof.texts, **second, "tolerance": proof.tolerance})
 
@@ -112,9 +124,11 @@ def read_prompt(folder: Path, expected_digest: str | None = None) -> SoftPrompt:
 
 def read_proof(folder: Path) -> Proof:
     """The proof beside a prompt. Raises `ArtifactError` where it is missing or damaged."""
-    record, stored = _read_json(folder / "proof.json"), _read_tensors(folder / "proof.safetensors")
+    record, stored = _read_json(folder / "proof.json"), _read_tensors(folder / PROOF)
     try:
-        proof = Proof(record["texts"], stored["logits"], record["tolerance"], record.get("pairs"))
+        proof = Proof(
+            record["texts"], stored["logits"], record["tolerance"], record.get("pairs"), stored.get("said")
+        )  # fmt: skip
     except KeyError as error:
         raise ArtifactError(f"The proof in {str(folder)!r} lacks {error}. Pull the prompt again.") from error
     if not 0 < len(proof.texts) == len(proof.logits):

@@ -10,8 +10,8 @@ inputs      means of the training texts' embeddings: their tokens, one text afte
 
 Where a table [P, d] is trained, tokens become their embeddings; where keys and values are, those that the base itself
 gives to a text of these tokens. A text of fewer than P tokens is repeated, a longer one is cut after P. There is no
-prior over keys and values: what is usual for them depends on the layer, the head, the position and the text, and drawn
-tokens have it right in all four.
+prior over keys and values, and no mean: what is usual for them depends on the layer, the head, the position and the
+text, and drawn tokens have it right in all four. An earlier prompt is taken as it is: see `training/warm.py`.
 """
 
 from __future__ import annotations

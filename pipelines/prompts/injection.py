@@ -35,7 +35,7 @@ def separate_layers(base: Base) -> int:
     if not base.layers or layers != len(base.layers):
         raise RecipeError(
             f"A prompt that enters between layers needs a base of separate layers, one after the other; this one has "
-            f"{len(base.layers)} attentions in {layers} layers. Use method = 'prompt-tuning'."
+            f"{len(base.layers)} attentions in {layers} layers."
         )
     nothing = base.embeddings.weight.new_zeros(1, 1, base.hidden_width)
     try:
@@ -70,7 +70,7 @@ def key_value_shapes(base: Base, tokens: int) -> Shapes:
     if len(layers) != 1:
         raise RecipeError(
             "A prompt of keys and values needs attention layers of one shape; this base has (heads, width) "
-            f"{sorted(layers)!r}. Use method = 'prompt-tuning'."
+            f"{sorted(layers)!r}."
         )
     shape = (len(base.layers), base.layers[0].kv_heads, tokens, base.layers[0].head_width)
     return {"keys": shape, "values": shape}

@@ -66,7 +66,7 @@ import torch
 from torch import nn
 
 from pipelines.errors import RecipeError, listed
-from pipelines.inference.base import Base
+from pipelines.inference.base import Base, context_of
 from pipelines.prompts import initialisation
 from pipelines.prompts.initialisation import Origin, Tensors
 from pipelines.prompts.injection import Shapes, at_layer, input_shapes, key_value_shapes, separate_layers
@@ -92,6 +92,7 @@ class Preset:
     shapes: Callable[[Base, Prompt], Shapes]  # of what starts at random
     inits: Mapping[str, Callable[[Origin], Tensors]]
     described: dict[str, str]  # what an artifact says of it
+    needs: Callable[[Base], object] = lambda base: None  # raises RecipeError where a base has not what it enters at
 
 
 def _table(base: Base, settings: Prompt) -> Shapes:
@@ -104,6 +105,10 @@ def _keys_values(base: Base, settings: Prompt) -> Shapes:
 
 def _queries(base: Base, settings: Prompt) -> Shapes:
     return {"pool_queries": (separate_layers(base), settings.tokens, settings.rank)}
+
+
+def _stacked_layers(base: Base) -> Shapes:
+    return key_value_shapes(base, 1)
 
 
 TABLE_INITS = {
@@ -147,6 +152,7 @@ PRESETS = {
         _keys_values,
         KEY_VALUE_INITS,
         {"parameterisation": "direct", **KEY_VALUE},
+        needs=_stacked_layers,
     ),
     "prefix-tuning": Preset(
         lambda base, settings, start: Prefix(
@@ -155,6 +161,7 @@ PRESETS = {
         _table,
         PREFIX_INITS,
         {"parameterisation": "encoder", **KEY_VALUE},
+        needs=_stacked_layers,
     ),
     "residual": Preset(
         lambda base, settings, start: Residual(start["embeddings"], settings.bottleneck),
@@ -173,6 +180,7 @@ PRESETS = {
         _table,
         TABLE_INITS,
         {"parameterisation": "direct", "injection": "layer", "place": "before the text, from one layer on"},
+        needs=separate_layers,
     ),
     "lopa": Preset(
         lambda base, settings, start: Direct(
@@ -193,8 +201,23 @@ PRESETS = {
         _queries,
         {"random": initialisation.random},
         {"parameterisation": "generator", "injection": "layer", "place": "before the text, another in every layer"},
+        needs=separate_layers,
     ),
 }
+
+
+def why_not(base: Base, method: str) -> str:
+    """Why a method cannot be had on a base, whatever its settings; empty where it can."""
+    try:
+        PRESETS[method].needs(base)
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
+def possible_on(base: Base) -> list[str]:
+    """The methods that can be had on a base."""
+    return [method for method in PRESETS if not why_not(base, method)]
 
 
 def new_prompt(base: Base, settings: Prompt, seed: int, text: Sequence[int] = ()) -> nn.Module:
@@ -203,14 +226,20 @@ def new_prompt(base: Base, settings: Prompt, seed: int, text: Sequence[int] = ()
     `text` holds the token ids to start from, where the start is a text: see `initialisation.start_ids`.
 
     Raises:
-        RecipeError: a start that the method has not, or more tokens than the base's context holds.
+        RecipeError: a method that cannot be had on the base, a start that the method has not, or more tokens than the
+            base's context holds.
     """
     preset = PRESETS[settings.method]
+    if why := why_not(base, settings.method):
+        raise RecipeError(
+            f"prompt.method = {settings.method!r} cannot be had on this base. {why} Possible on it: "
+            f"{listed(possible_on(base))}."
+        )
     if settings.init not in preset.inits:
         raise RecipeError(
             f"{settings.method} cannot start from init = {settings.init!r}; it can from {listed(preset.inits)}."
         )
-    context = getattr(base.backbone.config, "max_position_embeddings", None)
+    context = context_of(base.backbone.config)
     if context is not None and settings.tokens >= context:
         raise RecipeError(
             f"prompt.tokens = {settings.tokens} leaves no room for text: the base reads {context} positions."

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from pipelines.inference.forward import padded
+from pipelines.inference.generation import first_tokens, said_logits
 from pipelines.prompts.artifact import Proof, write_prompt, write_proof
 from pipelines.prompts.methods import PRESETS
 from pipelines.prompts.parameterisation import AtMarker, InDecoder
@@ -20,6 +21,7 @@ from pipelines.training.job import TrainJob
 from pipelines.training.once import above_what_is_kept
 from pipelines.training.tuned import Tuned
 
+PROOF_TOKENS = 8  # of a written text
 PROOF_LENGTHS = (1, 2, 4, 8, 12, 16, 24, 48)  # words
 PROOF_TOLERANCE = 1e-3  # of a logit: fp32 kernels of other machines stay well below it, a wrong base does not
 
@@ -42,12 +44,12 @@ def mint(folder: Path, tuned: Tuned, settings: Prompt, base_folder: Path, job: T
         **job.card,
         "method": {"name": settings.method, **_described(tuned, settings)},
         "settings": {**_settings(tuned, settings), "training": job.shared.model_dump(mode="json")},
-        "head": {"kind": job.head.kind, "words": job.head.words, "pooling": _pooling(tuned, job)},
+        "head": {**job.head.model_dump(mode="json"), "pooling": _pooling(tuned, job)},
         "labels": job.labels,
         "seed": job.seed,
     }
     digest = write_prompt(folder, card, tensors, head)
-    write_proof(folder, _proof(tuned, base_folder, Template(**job.card["template"]), digest))
+    write_proof(folder, _proof(tuned, base_folder, Template(**job.card["template"]), digest, job.head.max_new_tokens))
     return digest
 
 
@@ -69,14 +71,14 @@ def _described(tuned: Tuned, settings: Prompt) -> dict[str, str]:
 
 def _pooling(tuned: Tuned, job: TrainJob) -> str:
     """What the head reads: the mean over the text, its last position, or the decoder's positions."""
-    if job.head.kind == "verbaliser":
+    if job.head.kind != "linear":
         return "last" if tuned.base.seq2seq is None else "decoder"
     return tuned.base.pooling
 
 
 @torch.no_grad()
-def _proof(tuned: Tuned, base_folder: Path, template: Template, digest: str) -> Proof:
-    """What the prompt answers to words drawn from the base's own vocabulary.
+def _proof(tuned: Tuned, base_folder: Path, template: Template, digest: str, most: int | None) -> Proof:
+    """What the prompt answers to words drawn from the base's own vocabulary; of a text of `most` tokens how it begins.
 
     Never to training examples: an artifact travels further than the data may.
     """
@@ -86,7 +88,12 @@ def _proof(tuned: Tuned, base_folder: Path, template: Template, digest: str) -> 
     texts = [" ".join(rng.choice(vocabulary, length)) for length in PROOF_LENGTHS]
     pairs = texts[::-1] if template.of_pairs else None
     rows = [encoded.input_ids for encoded in encode(tokenizer, template, texts, pairs)]
-    return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE, pairs)
+    if most is None:
+        return Proof(texts, _one_by_one(tuned, rows), PROOF_TOLERANCE, pairs)
+    prompt, head = tuned.folded(), tuned.head_tensors()
+    said = torch.cat([first_tokens(tuned.base, row, prompt, head, min(most, PROOF_TOKENS)) for row in rows])
+    alone = [said_logits(tuned.base, [row], prompt, head, own[None]) for row, own in zip(rows, said, strict=True)]
+    return Proof(texts, torch.cat(alone), PROOF_TOLERANCE, pairs, said)
 
 
 def _one_by_one(tuned: Tuned, rows: list[list[int]]) -> Tensor:

@@ -33,8 +33,17 @@ def word_head(base: Base, tokenizer: Any, words: Sequence[str]) -> dict[str, Ten
     ids = torch.tensor([[*word, *[-1] * (longest - len(word))] for word in spelled])
     head = {"word_ids": ids[:, 0] if longest == 1 else ids}
     if base.seq2seq is not None:
-        head["opening"] = torch.tensor([_decoder_start(base), *_before_text(tokenizer)])
+        head["opening"] = opening(base, tokenizer)
     return head
+
+
+def opening(base: Base, tokenizer: Any) -> Tensor:
+    """What the decoder of an encoder-decoder reads before it speaks, [O].
+
+    Raises:
+        RecipeError: the base's config does not name the token that it speaks after.
+    """
+    return torch.tensor([_decoder_start(base), *_before_text(tokenizer)])
 
 
 def label_word_ids(tokenizer: Any, words: Sequence[str], after_space: bool = True) -> list[list[int]]:

@@ -10,16 +10,16 @@ from .section import Section
 
 
 class NonInferiority(Section):
-    """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy."""
+    """`[[gates.non_inferior]]`: the prompt may trail `to` by less than `margin` points of accuracy or of the metric."""
 
-    to: Literal["lora", "full", "champion"]
+    to: Literal["lora", "adapters", "full", "champion"]
     margin: float = Field(gt=0, lt=100)  # percentage points
 
 
 class Superiority(Section):
-    """`[[gates.superior]]`: the prompt must be ahead of `to` by more than `margin` points of accuracy."""
+    """`[[gates.superior]]`: the prompt must be ahead of `to` by more than `margin` points of accuracy or the metric."""
 
-    to: Literal["lora", "full", "head_only", "zero_shot", "champion"]
+    to: Literal["lora", "adapters", "full", "head_only", "zero_shot", "champion"]
     margin: float = Field(0.0, ge=0, lt=100)  # percentage points
 
 
@@ -35,7 +35,9 @@ class Robustness(Section):
     to: Literal["typos", "lower", "upper", "title", "punctuation", "truncation"]
     rate: float | None = Field(None, gt=0, lt=1)  # typos: of the letters; truncation: of the words, the last ones
     margin: float = Field(gt=0, lt=100)  # percentage points
-    beside: Literal["lora", "full", "head_only", "zero_shot"] | None = None  # None: itself on the texts as they are
+    beside: Literal["lora", "adapters", "full", "head_only", "zero_shot"] | None = (
+        None  # None: itself on the texts as they are
+    )
 
     @model_validator(mode="after")
     def _rate_where_there_is_one(self) -> Robustness:
@@ -59,7 +61,11 @@ class Budgets(Section):
 
 
 # What changes nothing at its default, and is then neither in the digest nor in the artifact.
-NOT_ASKED = ("superior", "robust", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
+NOT_ASKED = (
+    "metric", "superior", "robust", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement"
+)  # fmt: skip
+OF_CLASSES = ("robust", "per_label_accuracy", "per_slice_accuracy", "max_ece", "min_power", "disagreement")
+Metric = Literal["bleu", "rouge_l", "token_f1", "exact_match"]  # of written texts: see evaluation/texts.py
 
 
 class Gates(Section):
@@ -70,6 +76,7 @@ class Gates(Section):
 
     confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of every gate that rests on the test examples
     resamples: int = Field(10_000, ge=1000)
+    metric: Metric | None = None  # generation: what margins are points of; None: accuracy, of classes
     non_inferior: tuple[NonInferiority, ...] = ()
     superior: tuple[Superiority, ...] = ()
     robust: tuple[Robustness, ...] = ()

@@ -155,6 +155,13 @@ class Lora(Method):
     )
 
 
+class Adapters(Method):
+    """`[baselines.adapters]`: a small network of two linear maps behind each layer's feed-forward part."""
+
+    bottleneck: int = Field(64, ge=1)  # width between the two
+    dropout: float = Field(0.0, ge=0, lt=1)  # of what the adapters read, in each training step
+
+
 class Full(Method):
     """`[baselines.full]`: every weight of the base, its own dropout on."""
 
@@ -169,13 +176,14 @@ class ZeroShot(Section):
     """`[baselines.zero_shot]`: the untouched base through its own language-model head; needs a verbaliser."""
 
 
-BASELINES = ("lora", "full", "head_only", "zero_shot")
+BASELINES = ("lora", "adapters", "full", "head_only", "zero_shot")
 
 
 class Baselines(Section):
     """`[baselines]`: what the prompt is measured against."""
 
     lora: Lora | None = None
+    adapters: Adapters | None = None
     full: Full | None = None
     head_only: HeadOnly | None = None
     zero_shot: ZeroShot | None = None
@@ -189,4 +197,6 @@ class Baselines(Section):
 
     @model_serializer(mode="wrap")
     def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dump(self).items() if key != "keep_days" or value is not None}
+        # Recipes that were written before there were adapters or kept weights keep their digests.
+        not_asked = {key for key in ("adapters", "keep_days") if getattr(self, key) is None}
+        return {key: value for key, value in dump(self).items() if key not in not_asked}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from ..errors import listed
 from .section import Fraction, Section, Sha256
 
 
@@ -22,6 +23,8 @@ class BasePin(Section):
 OPTIONS = (  # of `[data.checks]`: what is not asked for is not in a recipe's digest
     "min_rows_per_slice", "personal_data", "phone_region", "encoding_damage", "languages", "near_duplicates"
 )  # fmt: skip
+
+OF_LABELS = ("min_rows_per_label", "min_label_share", "min_rows_per_slice")
 
 
 class Checks(Section):
@@ -59,14 +62,39 @@ class Data(Section):
     path: str  # a file, a glob, a folder, s3://BUCKET/PREFIX or hf://ORG/SET@REVISION; relative to the recipe's folder
     text: str = "text"
     pair: str | None = None  # the column of a second text, where a label belongs to two of them
+    target: str | None = None  # the column of the text to be written, in the place of a label
     label: str = "label"
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str, ...] = ()  # at least two, unless there is a target
     encoding: str = "utf-8"
     split: str | None = None  # a column with train / validation / test; None: by content hash
     validation_fraction: Fraction = 0.1  # of what is not test, where the data bring no validation split
     test_fraction: Fraction = 0.2  # where the data bring no splits
     slices: tuple[str, ...] = ()  # columns by whose values the test split is also told, and may be judged
     checks: Checks = Checks()
+
+    @property
+    def truth(self) -> Literal["label", "target"]:
+        """What accepted rows call the right answer: one of the labels, or a text."""
+        return "label" if self.target is None else "target"
+
+    @model_validator(mode="after")
+    def _labels_or_target(self) -> Data:
+        if self.target is None:
+            if len(self.labels) < 2:
+                raise ValueError(
+                    f"labels must name at least two classes, got {list(self.labels)!r}; or target the column of the "
+                    "texts to be written, for head.kind = 'generation'"
+                )
+            return self
+        if self.target in (self.text, self.pair):
+            raise ValueError(f"target must be a column of its own; {self.target!r} is what the base reads")
+        strange = self.changed_keys(("label", "labels", "slices"))
+        strange += [f"checks.{key}" for key in self.checks.changed_keys(OF_LABELS)]
+        if strange:
+            raise ValueError(
+                f"target makes this generation, which has no labels and no slices: leave out {listed(strange)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Data:
@@ -84,7 +112,8 @@ class Data(Section):
     @model_serializer(mode="wrap")
     def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Recipes that were written before there were pairs and slices keep their digests.
-        absent = {key for key in ("pair", "slices") if not getattr(self, key)}
+        absent = {key for key in ("pair", "slices", "target") if not getattr(self, key)}
+        absent |= {"label", "labels"} if self.target is not None else set()
         return {key: value for key, value in dump(self).items() if key not in absent}
 
 
@@ -125,7 +154,27 @@ class Template(Section):
 
 
 class Head(Section):
-    """`[head]`: how hidden states become class scores."""
+    """`[head]`: how hidden states become an answer: scores of classes, or a text."""
 
-    kind: Literal["linear", "verbaliser"] = "linear"
+    kind: Literal["linear", "verbaliser", "generation"] = "linear"
     words: tuple[str, ...] | None = None  # verbaliser: one per label, in the order of data.labels
+    max_new_tokens: int | None = Field(None, ge=1)  # generation: of a target in training, and of an answer
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answer is a text."""
+        return self.kind == "generation"
+
+    @model_validator(mode="after")
+    def _has_its_keys(self) -> Head:
+        if self.generates != (self.max_new_tokens is not None):
+            raise ValueError(
+                f"max_new_tokens belongs to kind = 'generation', which needs it: got kind = {self.kind!r} and "
+                f"max_new_tokens = {self.max_new_tokens!r}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there was generation keep their digests.
+        return {key: value for key, value in dump(self).items() if key != "max_new_tokens" or value is not None}

@@ -11,6 +11,7 @@ from ..digests import digest_json
 from ..errors import listed
 from .drift import Drift
 from .gates import Gates
+from .generation import misfit_of_generation
 from .methods import INSERTED, Baselines, Optimisation, Prompt
 from .problem import BasePin, Data, Head, Template
 from .section import Name, Section, Seed
@@ -73,6 +74,8 @@ class Recipe(Section):
                 "data.pair and {pair} in template.text belong together, as in text = '{text}{sep}{pair}': got "
                 f"data.pair = {self.data.pair!r} and template.text = {self.template.text!r}"
             )
+        if problem := misfit_of_generation(self):
+            raise ValueError(problem)
         words = self.head.words
         if (self.head.kind == "verbaliser") != (words is not None):
             raise ValueError("head.words belongs to head.kind = 'verbaliser', and a verbaliser needs it")
@@ -80,12 +83,13 @@ class Recipe(Section):
             raise ValueError(
                 f"head.words must name one word per label: {len(words)} for {len(self.data.labels)} labels"
             )
-        if words is None and self.baselines.zero_shot is not None:
+        if self.head.kind == "linear" and self.baselines.zero_shot is not None:
             raise ValueError(
-                "baselines.zero_shot needs head.kind = 'verbaliser': an untrained linear head knows nothing"
+                "baselines.zero_shot needs head.kind = 'verbaliser' or 'generation': an untrained linear head knows "
+                "nothing"
             )
-        if words is not None and self.baselines.head_only is not None:
-            raise ValueError("baselines.head_only needs head.kind = 'linear': a verbaliser has nothing to train")
+        if self.head.kind != "linear" and self.baselines.head_only is not None:
+            raise ValueError(f"baselines.head_only needs head.kind = 'linear': {self.head.kind} has nothing to train")
         if self.gates.per_slice_accuracy is not None and not self.data.slices:
             raise ValueError("gates.per_slice_accuracy needs data.slices: the columns whose values are slices")
         if self.prompt.method == "dept" and self.prompt.positions > self.template.max_tokens:

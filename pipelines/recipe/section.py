@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,3 +18,7 @@ class Section(BaseModel):
     """A table of a recipe: frozen, and closed to keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def changed_keys(self, keys: Iterable[str]) -> list[str]:
+        """Those of these keys that say something else than their default."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]

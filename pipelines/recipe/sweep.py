@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
 from .methods import OWN_KEYS
 from .section import Section, Seed
@@ -26,8 +26,14 @@ class Sweep(Section):
 
     prompt: tuple[Grid, ...] = ()
     lora: tuple[Grid, ...] = ()
+    adapters: tuple[Grid, ...] = ()
     full: tuple[Grid, ...] = ()
     head_only: tuple[Grid, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes that were written before there were adapters keep their digests.
+        return {key: value for key, value in dump(self).items() if key != "adapters" or value}
 
     def combinations(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every method's name with each of its combinations, `{key: value}`."""

@@ -16,7 +16,8 @@ from pipelines.memo import Stage
 from pipelines.recipe import Template
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree, save_tree
-from pipelines.tokens.shards import BATCH_ROWS, Shards
+from pipelines.tokens.shards import BATCH_ROWS, OF_CLASSES, OF_TEXTS, Shards
+from pipelines.tokens.targets import input_name, target_ids
 from pipelines.tokens.template import encode
 
 STAGE = Stage("tokenize", 1)
@@ -30,6 +31,7 @@ def tokenize(
     template: Template,
     labels: Sequence[str],
     cache: Path,
+    max_new_tokens: int | None = None,
 ) -> dict[str, Any]:
     """The token shards of one split, `{tree, rows, truncated, mean_tokens, max_tokens}`, deterministic.
 
@@ -38,23 +40,35 @@ def tokenize(
     as no token. Its fingerprint is made of our own digests: the one that `datasets` computes is another one
     as soon as the tokenizer was called.
 
+    With `max_new_tokens` the examples have targets of at most so many tokens in the place of labels, columns are those
+    of `shards.OF_TEXTS`, and a target counts in its row's length.
+
     Raises:
         BaseModelError: the base's folder holds no tokenizer, or none that can be used.
         DataError: no examples, or one whose label is not in `labels`.
-        RecipeError: the template leaves no room for a text.
+        RecipeError: the template leaves no room for a text, or the base cannot write targets.
         NotInStore: the split is not in the store.
     """
     tokenizer = load_tokenizer(base_folder)
-    columns = ["id", "text", *(["pair"] if template.of_pairs else []), "label"]
-    fingerprint = digest_json([STAGE.name, STAGE.version, split_tree, base_digest, template.model_dump(), list(labels)])
+    writes = max_new_tokens is not None
+    columns = ["id", "text", *(["pair"] if template.of_pairs else []), "target" if writes else "label"]
+    told = [STAGE.name, STAGE.version, split_tree, base_digest, template.model_dump(), list(labels)]
+    fingerprint = digest_json([*told, max_new_tokens] if writes else told)
     rows = truncated = tokens = longest = 0
     with tempfile.TemporaryDirectory(prefix="promptmint-tokens-") as name:
-        with Shards(Path(name), fingerprint) as shards:
+        with Shards(Path(name), fingerprint, OF_TEXTS if writes else OF_CLASSES) as shards:
             for batch in _examples(load_tree(store, split_tree, cache) / "examples.parquet", columns, labels):
                 encoded = encode(tokenizer, template, batch["text"], batch.get("pair"))
                 lengths = [len(row.input_ids) - template.marked for row in encoded]
-                places = [labels.index(label) for label in batch["label"]]
-                shards.write(batch["id"], places, lengths, [row.input_ids for row in encoded])
+                truths: dict[str, list[Any]]
+                if max_new_tokens is not None:
+                    truths = _targets(tokenizer, base_folder, batch, max_new_tokens)
+                    lengths = [own + len(ids) for own, ids in zip(lengths, truths["target_ids"], strict=True)]
+                else:
+                    truths = {"label": [labels.index(label) for label in batch["label"]]}
+                shards.write(
+                    {"id": batch["id"], **truths, "length": lengths, "input_ids": [row.input_ids for row in encoded]}
+                )
                 rows, tokens, longest = rows + len(lengths), tokens + sum(lengths), max(longest, *lengths)
                 truncated += sum(row.truncated for row in encoded)
         tree = save_tree(store, Path(name))
@@ -64,6 +78,18 @@ def tokenize(
         "truncated": truncated,
         "mean_tokens": tokens / rows,
         "max_tokens": longest,
+    }
+
+
+def _targets(
+    tokenizer: Any, base_folder: Path, batch: dict[str, list[str]], max_new_tokens: int
+) -> dict[str, list[Any]]:
+    """What rows with targets have in the place of labels."""
+    texts = [batch["text"], *([batch["pair"]] if "pair" in batch else [])]
+    return {
+        "input": [input_name(*asked) for asked in zip(*texts, strict=True)],
+        "target": batch["target"],
+        "target_ids": target_ids(tokenizer, base_folder, batch["target"], max_new_tokens),
     }
 
 
@@ -99,7 +125,7 @@ def _examples(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Iter
         )
     for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
         rows = batch.to_pydict()
-        if strange := set(rows["label"]) - set(labels):
+        if strange := set(rows.get("label", ())) - set(labels):
             raise DataError(
                 f"Examples have labels {listed(strange)}, which are not among {listed(labels)}. Validate them anew."
             )

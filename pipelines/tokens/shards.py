@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,12 @@ import pyarrow as pa
 BATCH_ROWS = 1000  # of a record batch: what `Dataset.save_to_disk` makes, so that the bytes are the same
 SHARD_BYTES = 500 * 1000 * 1000  # of a file: the same library's
 
+TOKENS = "tokens"  # the kind of a column of token ids
+OF_CLASSES = {"id": "string", "label": "int32", "length": "int32", "input_ids": TOKENS}  # label: its place
+OF_TEXTS = {  # `input` is what rows with the same input share; `target` is the text, and `target_ids` end with its end
+    "id": "string", "input": "string", "target": "string", "length": "int32", "input_ids": TOKENS, "target_ids": TOKENS,
+}  # fmt: skip
+
 
 class Shards:
     """Encoded examples in files of at most some `SHARD_BYTES`, with what `datasets.load_from_disk` reads of them.
@@ -21,12 +27,13 @@ class Shards:
     the one that datasets computes is another one as soon as the tokenizer was called.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, columns: Mapping[str, str] = OF_CLASSES) -> None:
         import datasets
 
         datasets.disable_progress_bars()
-        types = {"id": datasets.Value("string"), "label": datasets.Value("int32"), "length": datasets.Value("int32")}
-        self._features = datasets.Features(types, input_ids=datasets.List(datasets.Value("int32")))
+        tokens = datasets.List(datasets.Value("int32"))
+        types = {name: tokens if kind == TOKENS else datasets.Value(kind) for name, kind in columns.items()}
+        self._features = datasets.Features(types)
         self._folder, self._fingerprint = folder, fingerprint
         self._files: list[Path] = []
         self._writer: Any = None
@@ -40,12 +47,9 @@ class Shards:
         if kind is None:
             self._name_files()
 
-    def write(
-        self, ids: Sequence[str], labels: Sequence[int], lengths: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> None:
-        """Append examples: their names, the places of their labels, their lengths, and rows of token ids."""
-        columns = {"id": ids, "label": labels, "length": lengths, "input_ids": tokens}
-        table = pa.table(columns, schema=self._features.arrow_schema)
+    def write(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Append examples: the values of every column, in the order of the columns."""
+        table = pa.table(dict(columns), schema=self._features.arrow_schema)
         if self._writer is None or self._bytes + table.nbytes > SHARD_BYTES:
             self._end_file()
             self._begin_file()

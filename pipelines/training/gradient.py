@@ -18,11 +18,11 @@ from pipelines.training.collective import world
 from pipelines.training.frozen import Features
 from pipelines.training.once import ReadOnce
 from pipelines.training.sharding import average_gradients, is_sharded, most
-from pipelines.training.shards import Rows
+from pipelines.training.shards import Rows, TextRows
 from pipelines.training.state import generators, random_states, set_random_states
 from pipelines.training.tuned import Tuned
 
-Examples = Rows | Features | ReadOnce
+Examples = Rows | TextRows | Features | ReadOnce
 
 
 @dataclass
@@ -108,9 +108,34 @@ def _summed(
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum over rows of the cross-entropy of logits [B, C] and labels [B], in float32 or better."""
+    """The sum over rows of the cross-entropy of logits [B, C] and labels [B], in float32 or better.
+
+    Of targets [B, U] and the logits [N, vocabulary] of their N tokens it is each row's mean over its own tokens, so
+    that long answers weigh as much as short ones, and a batch as much in parts as whole.
+    """
+    if labels.dim() == 2:
+        return text_losses(logits, labels).sum()
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return nn.functional.cross_entropy(precise, labels, reduction="sum")
+
+
+def text_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Each row's mean cross-entropy over the tokens of its target, [B]; the arguments are those of `cross_entropy`."""
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    said = targets >= 0
+    return _row_means(nn.functional.cross_entropy(precise, targets[said], reduction="none"), said)
+
+
+def guessed(logits: Tensor, targets: Tensor) -> Tensor:
+    """Which share of each row's target tokens is the likeliest in its place, [B]."""
+    said = targets >= 0
+    return _row_means((logits.argmax(1) == targets[said]).float(), said)
+
+
+def _row_means(values: Tensor, said: Tensor) -> Tensor:
+    """Means [B] of values [N], one for each token that is `said` [B, U]."""
+    rows = said.nonzero()[:, 0]
+    return values.new_zeros(len(said)).index_add(0, rows, values) / said.sum(1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -8,6 +8,7 @@ OUT/NAME/                   one finished job, published whole:
     weights.safetensors     a training job: what was trained, by parameter name
     prompt.* proof.*        a training job of a soft prompt: its artifact
     logits.safetensors      a scoring job: logits [n, C] in the rows' order
+    texts.json              a scoring job of texts: one for each input, in the order in which inputs come first
     states.safetensors      an embedding job: states [n, d] in the rows' order
 
 A latency job has its figures in result.json alone.
@@ -20,17 +21,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt, Template, ZeroShot
+from pipelines.recipe import Adapters, Full, Head, HeadOnly, Lora, Optimisation, Prompt, Template, ZeroShot
 from pipelines.training.compute import Compute
 
-METHODS: dict[str, type[Prompt | Lora | Full | HeadOnly | ZeroShot]] = {
+METHODS: dict[str, type[Prompt | Lora | Adapters | Full | HeadOnly | ZeroShot]] = {
     "prompt": Prompt,
     "lora": Lora,
+    "adapters": Adapters,
     "full": Full,
     "head_only": HeadOnly,
     "zero_shot": ZeroShot,
 }
-Kind = Literal["prompt", "lora", "full", "head_only", "zero_shot"]
+Kind = Literal["prompt", "lora", "adapters", "full", "head_only", "zero_shot"]
 
 GPUS = "gpus"  # in OUT
 LAUNCHER = "launcher.lock"  # beside the job's file: held as long as the launcher lives
@@ -66,7 +68,7 @@ class TrainJob(_Closed):
 
 
 class ScoreJob(_Closed):
-    """Give the logits of one tuned base on some shards."""
+    """Give the logits of one tuned base on some shards, or the texts that it writes."""
 
     do: Literal["score"] = "score"
     name: str

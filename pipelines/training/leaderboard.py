@@ -53,7 +53,8 @@ def sweep(
     results = tune_jobs(store, jobs, base, base_folder, shards, compute, cache.parent / "work", on_news, on_result)
     rows = [_row(method, change, results[job.name]) for (method, change), job in zip(combinations, jobs, strict=True)]
     methods = list(dict.fromkeys(method for method, _ in combinations))
-    return [row for method in methods for row in _ranked([row for row in rows if row["method"] == method])]
+    of_each = [[row for row in rows if row["method"] == method] for method in methods]
+    return [row for own in of_each for row in _ranked(own, by_loss=recipe.head.generates)]
 
 
 def chosen(recipe: Recipe, leaderboard: Sequence[Row]) -> Recipe:
@@ -74,14 +75,17 @@ def _row(method: str, change: Mapping[str, Any], result: Mapping[str, Any]) -> R
     return {**row, "trainable_params": result["trainable_params"], "seconds": round(result["seconds"], 1)}
 
 
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best accuracy first, then the lower loss, then the grids' order, what diverged last; the first one is chosen."""
+def _ranked(rows: Sequence[Row], by_loss: bool) -> list[Row]:
+    """Best accuracy first, then the lower loss, then the grids' order, what diverged last; the first one is chosen.
+
+    What writes texts is ranked `by_loss` alone.
+    """
     ended = [row for row in rows if "diverged_at" not in row]
     if not ended:
         tried = "; ".join(str(row["change"]) for row in rows)
         raise TrainingError(
             f"Every setting of {rows[0]['method']} that was swept diverged: {tried}. Sweep lower rates."
         )
-    ended.sort(key=lambda row: (-row["validation_accuracy"], row["validation_loss"]))
+    ended.sort(key=lambda row: (0.0 if by_loss else -row["validation_accuracy"], row["validation_loss"]))
     lost = [row for row in rows if "diverged_at" in row]
     return [{**row, "chosen": row is ended[0]} for row in (*ended, *lost)]

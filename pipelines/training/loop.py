@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.errors import DivergedError
+from pipelines.inference.generation import texts_written
 from pipelines.recipe import Method, Optimisation, Prompt
 from pipelines.training.activations import Room
 from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batches
@@ -25,16 +26,31 @@ from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
 from pipelines.training.decoder import written_out
 from pipelines.training.frozen import Head, features_of, only_head
-from pipelines.training.gradient import Examples, Portion, backward, cross_entropy
+from pipelines.training.gradient import Examples, Portion, backward, cross_entropy, guessed, text_losses
 from pipelines.training.once import Told, above_what_is_kept, read_once
 from pipelines.training.selection import stalled
 from pipelines.training.sharding import is_sharded
-from pipelines.training.shards import Rows
+from pipelines.training.shards import Rows, TextRows
 from pipelines.training.state import Epoch
 from pipelines.training.tuned import Tuned, train_mode
 
 Report = Callable[[dict[str, Any]], None]
 CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What the validation split says after an epoch.
+
+    Attributes:
+        good: by row, what epochs are compared by, [n]: whether it was answered right; of texts, minus its loss.
+        loss: the mean cross-entropy.
+        accuracy: the share of rows answered right; of texts, of target tokens that were the likeliest, a row's mean.
+    """
+
+    good: Tensor
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -53,8 +69,8 @@ def train(
     method: Method,
     shared: Optimisation,
     seed: int,
-    rows: Rows,
-    validation: Rows,
+    rows: Rows | TextRows,
+    validation: Rows | TextRows,
     report: Report,
     keeper: Keeper | None = None,
     micro_tokens: int = 0,
@@ -145,12 +161,11 @@ def train(
                 report({"epoch": epoch + 1, "step": state.step, "steps": steps, "loss": mean, "note": note(),
                         "rate": optimizer.param_groups[0]["lr"], "examples_per_s": rate,
                         "tokens_per_s": tokens / (now - begun), "seconds_left": left})  # fmt: skip
-        correct, validation_loss = validate(model, held_out, shared, tuned.base.device, pause)
-        _check_number("validation loss", validation_loss, state.step, method, keeper)
-        accuracy = float(correct.double().mean())
-        state.history.append(Epoch(epoch + 1, state.loss / steps_per_epoch, validation_loss, accuracy))
+        told = validate(model, held_out, shared, tuned.base.device, pause)
+        _check_number("validation loss", told.loss, state.step, method, keeper)
+        state.history.append(Epoch(epoch + 1, state.loss / steps_per_epoch, told.loss, told.accuracy))
         state.loss = 0.0
-        if state.selection.takes(correct):
+        if state.selection.takes(told.good):
             state.kept = {name: parameter.detach().clone() for name, parameter in tuned.trained()}
             state.kept_epoch = epoch + 1
         report({"epoch": epoch + 1, "step": state.step, "steps": steps, "note": note(),
@@ -168,14 +183,13 @@ def validate(
     shared: Optimisation,
     device: torch.device,
     pause: Callable[[], None] = lambda: None,
-) -> tuple[Tensor, float]:
-    """Which rows were answered right, [n] bool, and the mean cross-entropy; every worker scores its share.
-
-    `pause` is called on the way.
-    """
+) -> Validated:
+    """How the rows were answered; every worker scores its share. `pause` is called on the way."""
+    texts = isinstance(rows, TextRows)
     workers, rank = world()
     model.eval()
-    correct = torch.zeros(len(rows), dtype=torch.uint8, device=device)
+    right = torch.zeros(len(rows), device=device)
+    minus_loss = torch.zeros(len(rows) if texts else 0, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     batches = sorted_batches(rows.lengths, 2 * shared.batch_size)
     mine = batches[rank::workers]
@@ -187,12 +201,17 @@ def validate(
             logits = model(*inputs)
         if number >= len(mine):
             continue  # run because the others ran
-        correct[torch.from_numpy(batch).to(device)] = (logits.argmax(1) == labels).to(torch.uint8)
+        places = torch.from_numpy(batch).to(device)
+        if texts:
+            right[places], minus_loss[places] = guessed(logits, labels), -text_losses(logits, labels).float()
+        else:
+            right[places] = (logits.argmax(1) == labels).float()
         loss += cross_entropy(logits, labels).double()
     if workers > 1:
-        for part in (correct, loss):  # each row was scored by one worker alone
+        for part in (right, minus_loss, loss):  # each row was scored by one worker alone
             dist.all_reduce(part)
-    return correct.bool().cpu(), float(loss) / len(rows)
+    good = minus_loss.cpu() if texts else right.bool().cpu()
+    return Validated(good, float(loss) / len(rows), float(right.cpu().double().mean()))
 
 
 @torch.no_grad()
@@ -200,6 +219,14 @@ def logits_of(tuned: Tuned, rows: Rows, batch_size: int) -> Tensor:
     """Class logits [n, C] of every row in float32, in the rows' order."""
     tuned.eval()
     return in_rows_order(lambda batch: tuned(*rows.batch(batch, tuned.base.device)[0]), rows.lengths, batch_size)
+
+
+@torch.no_grad()
+def texts_of(tuned: Tuned, tokenizer: Any, rows: TextRows, most: int, batch_size: int) -> list[str]:
+    """What is written for every different input, in the order of `rows.examples()`; at most `most` tokens each."""
+    tuned.eval()
+    asked = [rows.tokens[first] for first, *_ in rows.examples().values()]
+    return texts_written(tuned.base, tokenizer, asked, tuned.folded(), tuned.head_tensors(), most, batch_size)
 
 
 def _check_number(name: str, value: float, step: int, method: Method, keeper: Keeper) -> None:
@@ -214,9 +241,12 @@ def _check_number(name: str, value: float, step: int, method: Method, keeper: Ke
 
 
 def _reduced(
-    tuned: Tuned, method: Method, rows: Rows, validation: Rows, shared: Optimisation, room: Room | None, told: Told
-) -> tuple[nn.Module, Examples, Examples]:
+    tuned: Tuned, method: Method, rows: Rows | TextRows, validation: Rows | TextRows, shared: Optimisation,
+    room: Room | None, told: Told,
+) -> tuple[nn.Module, Examples, Examples]:  # fmt: skip
     """What has to run in every step, and on what: not what of the base neither prompt nor head can change."""
+    if isinstance(rows, TextRows) or isinstance(validation, TextRows):
+        return tuned, rows, validation
     if is_sharded(tuned):  # all that reads the base stands inside its forward
         return tuned, rows, validation
     size, precision = 2 * shared.batch_size, shared.precision

@@ -20,13 +20,16 @@ CHANCE = 0.05
 class Selection:
     """What there is to choose by while epochs go by."""
 
-    best: Tensor | None = None  # [n] bool: what the most accurate epoch so far got right
+    best: Tensor | None = None  # [n]: how good each validation example was in the best epoch so far
 
-    def takes(self, correct: Tensor) -> bool:
-        """Whether an epoch that got these validation examples right, [n] bool, takes the place of the one before."""
-        if self.best is None or correct.sum() >= self.best.sum():
-            self.best = correct
-        return not better_beyond_chance(self.best, correct)
+    def takes(self, good: Tensor) -> bool:
+        """Whether an epoch takes the place of the one before, by how good its validation examples were, [n].
+
+        That is whether each was answered right, bool; or minus the loss of each, where the answer is a text.
+        """
+        if self.best is None or good.sum() >= self.best.sum():
+            self.best = good
+        return not better_beyond_chance(self.best, good)
 
 
 def stalled(losses: Sequence[float], patience: int | None) -> bool:
@@ -35,10 +38,11 @@ def stalled(losses: Sequence[float], patience: int | None) -> bool:
 
 
 def better_beyond_chance(one: Tensor, other: Tensor) -> bool:
-    """Whether `one` got more of the same examples right than `other`, both [n] bool.
+    """Whether `one` did better on the same examples than `other`, both [n].
 
-    McNemar's exact test, one-sided: where they disagree, each is right with probability one half if they are equally
-    good (McNemar, "Note on the sampling error of the difference between correlated proportions", 1947).
+    The sign test, one-sided: where they differ, each is the better one with probability one half if they are equally
+    good. Of right and wrong answers it is McNemar's exact test (McNemar, "Note on the sampling error of the difference
+    between correlated proportions", 1947).
     """
-    ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
+    ahead, behind = int((one > other).sum()), int((other > one).sum())
     return binomial_at_most(behind, ahead + behind, 0.5) <= CHANCE

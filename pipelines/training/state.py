@@ -2,7 +2,7 @@
 
     trained/NAME        what is trained
     kept/NAME           the same as it was after the epoch that is kept so far
-    selection/best      what the most accurate epoch so far got right of the validation examples
+    selection/best      how good the best epoch so far was on each validation example
     optimizer/KEY/NAME  what AdamW keeps of it: moments and the number of steps
     generator/NAME      the random numbers of a module of its own, a prompt's dropout: the same on every worker
     random/KIND/RANK    torch's global random numbers on one worker, of the CPU and of its GPU
@@ -34,7 +34,7 @@ class Epoch:
     epoch: int  # from 1
     loss: float  # mean cross-entropy over the epoch's steps, nats
     validation_loss: float
-    validation_accuracy: float
+    validation_accuracy: float  # of texts: of target tokens, given those before them
 
 
 @dataclass

@@ -13,16 +13,19 @@ from pipelines.inference.base import Base
 from pipelines.inference.features import features
 from pipelines.inference.forward import class_scores, read_once
 from pipelines.inference.label_words import must_be_read, word_scores
+from pipelines.inference.writing import target_logits, writes
 from pipelines.prompts.artifact import SoftPrompt
-from pipelines.prompts.methods import new_prompt
+from pipelines.prompts.methods import new_prompt, possible_on
 from pipelines.prompts.parameterisation import AtMarker, Dropout, InDecoder
-from pipelines.recipe import Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Method, Prompt, ZeroShot
+from pipelines.training.adapters import with_adapters
 
-Settings = Prompt | Lora | Full | HeadOnly | ZeroShot
+THROUGHOUT = ("late", "dept", "iapt")  # methods that change written tokens of a decoder too
+Settings = Prompt | Lora | Adapters | Full | HeadOnly | ZeroShot
 
 
 class Tuned(nn.Module):
-    """A base, perhaps a prompt, and a head; `forward` gives class logits.
+    """A base, perhaps a prompt, and a head; `forward` gives class logits, or those of a text to be written.
 
     Only parameters that ask for a gradient are trained, and only they are stored.
     """
@@ -33,25 +36,30 @@ class Tuned(nn.Module):
         self.backbone = base.backbone
         self.prompt = prompt
         self.head = nn.ParameterDict()
-        if "word_ids" in head:
+        if "weight" not in head:
             for name, tensor in head.items():
                 self.register_buffer(name, tensor, persistent=False)
             self.lm_head = base.lm_head if base.seq2seq is None else base.seq2seq
         else:
             self.head.update({name: nn.Parameter(tensor) for name, tensor in head.items()})
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Class logits [B, C] of token ids and their mask, each [B, T]."""
+    def forward(self, input_ids: Tensor, mask: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Class logits [B, C] of token ids and their mask, each [B, T].
+
+        With targets [B, U] what is said in the place of each of their N tokens, [N, vocabulary]: see `target_logits`.
+        """
         head = self.head_tensors()
+        if targets is not None:
+            return target_logits(self.base, input_ids, mask, self.folded(), head, targets)
         if "word_ids" in head:
-            return word_scores(self.base, input_ids, mask, self._folded(), head)
+            return word_scores(self.base, input_ids, mask, self.folded(), head)
         return self.scores(self.features(input_ids, mask))
 
     def features(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """What a linear head reads, [B, d]: pooled hidden states."""
-        return features(self.base, input_ids, mask, self._folded(), self.base.pooling)
+        return features(self.base, input_ids, mask, self.folded(), self.base.pooling)
 
-    def _folded(self) -> Mapping[str, Tensor]:
+    def folded(self) -> Mapping[str, Tensor]:
         """The tensors to inject, read once where that serves all rows; none without a prompt."""
         return read_once(self.base, self.prompt()) if self.prompt is not None else {}
 
@@ -77,7 +85,7 @@ class Tuned(nn.Module):
         Its tensors must be what is trained here, as those of a `Direct` parameterisation are.
         """
         place = "prompt.inner" if isinstance(self.prompt, Dropout) else "prompt"
-        head = {} if "word_ids" in prompt.head else prompt.head
+        head = prompt.head if "weight" in prompt.head else {}
         self.restore(
             {f"{place}.{name}": tensor for name, tensor in prompt.tensors.items()}
             | {f"head.{name}": tensor for name, tensor in head.items()}
@@ -99,18 +107,26 @@ def tune(
 ) -> Tuned:  # fmt: skip
     """A base made ready to be tuned by a method, at its seeded start.
 
-    The base itself is left alone: LoRA and full fine-tuning work on copies. `start_ids` is the text that a soft prompt
-    starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
+    The base itself is left alone: LoRA, adapters and full fine-tuning work on copies. `start_ids` is the text that a
+    soft prompt starts from, where its recipe names one; `marked` says that it stands where its rows have a marker.
 
     Raises:
         RecipeError: the method cannot be had on this base.
     """
     match settings:
         case Prompt():
+            if writes(head) and base.decoder and settings.method in THROUGHOUT:
+                others = set(possible_on(base)) - set(THROUGHOUT)
+                raise RecipeError(
+                    f"{settings.method} steers every position of a decoder, those that it writes included, which "
+                    f"head.kind = 'generation' does not do here. On a decoder choose one of {listed(others)}; on an "
+                    "encoder-decoder, whose encoder reads the prompt, every method will do."
+                )
             if settings.method == "iapt" and base.decoder and must_be_read(base, head):
                 raise RecipeError(
                     "iapt makes its prompt of all that a decoder reads, and it would read the beginning of a label "
-                    "word of several tokens too. Choose label words of one token each, or another method."
+                    "word of several tokens too. Choose label words of one token each, or another method; possible on "
+                    f"this base: {listed(method for method in possible_on(base) if method != 'iapt')}."
                 )
             prompt = new_prompt(base, settings, seed, start_ids)
             if settings.half == "decoder":
@@ -125,6 +141,10 @@ def tune(
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
                 torch.manual_seed(seed)
                 return Tuned(_with_lora(copy.deepcopy(base), settings), None, head).to(base.device)
+        case Adapters():
+            with torch.random.fork_rng(devices=[]):  # torch draws a linear map's start from the global state
+                torch.manual_seed(seed)
+                return Tuned(with_adapters(copy.deepcopy(base), settings), None, head).to(base.device)
         case Full():
             tuned = Tuned(copy.deepcopy(base), None, head).to(base.device)
             tuned.backbone.requires_grad_(True)
@@ -139,7 +159,7 @@ def train_mode(tuned: Tuned, settings: Method) -> None:
     """The base in eval mode, its own dropout off, save for full fine-tuning that asks for it; a method's dropout on."""
     tuned.train(isinstance(settings, Full) and settings.dropout)
     for name, part in tuned.named_modules():
-        if name == "prompt" or name.endswith("lora_dropout"):
+        if name == "prompt" or name.endswith(("lora_dropout", "adapter.dropout")):
             part.train()
 
 

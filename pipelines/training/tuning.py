@@ -177,13 +177,21 @@ def split_folders(store: Store, shards: Mapping[str, str], cache: Path) -> dict[
 
 
 def _check_room(recipe: Recipe, base_folder: Path) -> None:
-    """Refuse a recipe whose longest text does not fit behind its prompt."""
-    context = json.loads((base_folder / "config.json").read_bytes()).get("max_position_embeddings")
-    needed = recipe.prompt.tokens + recipe.template.max_tokens
-    if context is not None and needed > context:
+    """Refuse a recipe whose longest text does not fit behind its prompt, with what a decoder writes after it."""
+    from transformers import AutoConfig
+
+    from pipelines.inference.base import context_of
+
+    config = AutoConfig.from_pretrained(base_folder)
+    context = context_of(config)
+    parts = {"prompt.tokens": recipe.prompt.tokens, "template.max_tokens": recipe.template.max_tokens}
+    if recipe.head.max_new_tokens and not config.is_encoder_decoder:
+        parts["head.max_new_tokens"] = recipe.head.max_new_tokens
+    if context is not None and sum(parts.values()) > context:
+        *others, last = (f"{key} = {value}" for key, value in parts.items())
         raise RecipeError(
-            f"prompt.tokens = {recipe.prompt.tokens} and template.max_tokens = {recipe.template.max_tokens} make "
-            f"{needed} positions, but the base {recipe.base.name!r} reads {context}. Lower one of them."
+            f"{', '.join(others)} and {last} make {sum(parts.values())} positions, but the base "
+            f"{recipe.base.name!r} reads {context}. Lower one of them."
         )
 
 

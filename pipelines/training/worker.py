@@ -24,12 +24,13 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.digests import canonical_json, digest_bytes
-from pipelines.errors import BaseModelError, DivergedError, PromptmintError, TrainingError
+from pipelines.errors import BaseModelError, DivergedError, PromptmintError, RecipeError, TrainingError
 from pipelines.inference.base import Base, load_base
 from pipelines.prompts.artifact import read_prompt
 from pipelines.prompts.initialisation import start_ids
 from pipelines.prompts.mint import mint
 from pipelines.prompts.verbaliser import word_head
+from pipelines.prompts.writer import writing_head
 from pipelines.recipe import Head, Prompt
 from pipelines.settings import activations_folder, cache_folder, home
 from pipelines.store.store import the_store
@@ -42,10 +43,10 @@ from pipelines.training.compute import Compute
 from pipelines.training.frozen import states_of
 from pipelines.training.group import device_of, joined
 from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, Job, JobFile, LatencyJob, ScoreJob, TrainJob
-from pipelines.training.loop import logits_of, train
+from pipelines.training.loop import logits_of, texts_of, train
 from pipelines.training.recompute import recomputing
 from pipelines.training.sharding import shard, whole
-from pipelines.training.shards import Rows, read_rows
+from pipelines.training.shards import Rows, TextRows, read_rows, read_texts
 from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
 
@@ -118,7 +119,9 @@ def _end_with_launcher(lock: Path) -> None:
 def _train(job: TrainJob, base: Base, base_folder: Path, out: Path, compute: Compute, device: torch.device) -> None:
     settings: Any = METHODS[job.kind].model_validate(job.settings)
     head = _head(job.head, job.labels, base, base_folder, job.seed)
-    rows, validation = (read_rows(folder, marked=job.kind == "prompt") for folder in (job.train, job.validation))
+    _check_whole(job.head, compute)
+    read: Any = read_texts if job.head.generates else read_rows
+    rows, validation = (read(folder, marked=job.kind == "prompt") for folder in (job.train, job.validation))
     tuned = tune(base, settings, head, job.seed, _start_ids(job, settings, base_folder, rows), job.marked)
     if job.start:
         tuned.begin(read_prompt(job.start, job.card["start"]))
@@ -165,13 +168,23 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
         settings = METHODS[job.kind].model_validate(job.settings)
         tuned = tune(base, settings, _head(job.head, job.labels, base, base_folder, job.seed), job.seed)
         tuned.restore(load_file(job.weights / WEIGHTS) if job.weights is not None else {})
+    _check_whole(job.head, compute)
     if compute.sharded:
         shard(tuned, job.kind, device)
-    logits = logits_of(tuned, read_rows(job.rows, marked=job.kind == "prompt"), job.batch_size)
+    marked = job.kind == "prompt"
+    answers: list[str] | Tensor
+    if job.head.generates:
+        tokenizer, asked = AutoTokenizer.from_pretrained(base_folder), read_texts(job.rows, marked)
+        answers = texts_of(tuned, tokenizer, asked, job.head.max_new_tokens or 0, job.batch_size)
+    else:
+        answers = logits_of(tuned, read_rows(job.rows, marked=marked), job.batch_size)
     with _published(out, job.name) as folder:
-        save_file({"logits": logits}, folder / "logits.safetensors")
+        if isinstance(answers, list):
+            (folder / "texts.json").write_bytes(canonical_json(answers))
+        else:
+            save_file({"logits": answers}, folder / "logits.safetensors")
         (folder / "result.json").write_bytes(canonical_json({"trainable_params": tuned.trainable_params()}))
-    _tell(out, job.name, {"scored": len(logits)})
+    _tell(out, job.name, {"scored": len(answers)})
 
 
 def _embed(job: EmbedJob, base: Base, out: Path) -> None:
@@ -210,12 +223,23 @@ def _base(folder: Path, device: torch.device) -> Base:
 
 def _head(head: Head, labels: tuple[str, ...], base: Base, base_folder: Path, seed: int) -> dict[str, Tensor]:
     """The head's tensors at their start."""
+    if head.generates:
+        return writing_head(base, AutoTokenizer.from_pretrained(base_folder))
     if head.words is None:
         return linear_head(base, len(labels), seed)
     return word_head(base, AutoTokenizer.from_pretrained(base_folder), head.words)
 
 
-def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows) -> list[int]:
+def _check_whole(head: Head, compute: Compute) -> None:
+    """Refuse to write with a base that is cut: all that reads it would have to stand inside one forward."""
+    if compute.sharded and head.generates:
+        raise RecipeError(
+            "The compute profile says sharded = true, and head.kind = 'generation' reads the base token by token, "
+            "which a base that is cut over the workers cannot do yet. Use a profile whose devices hold the base whole."
+        )
+
+
+def _start_ids(job: TrainJob, settings: Any, base_folder: Path, rows: Rows | TextRows) -> list[int]:
     """The text that a soft prompt starts from as token ids; none where it starts from no text."""
     if not isinstance(settings, Prompt):
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -61,22 +61,29 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer texts, or pairs of texts, with a prompt on its base."""
+    """Answer texts, or pairs of texts, with a prompt on its base: labels, or texts where it was tuned to write."""
     predictor = _load(reference)
     if texts == ["-"]:
         texts = sys.stdin.read().splitlines()
         if predictor.of_pairs and pairs is None:
             texts, pairs = _split(texts)
-    answers = predictor.predict(texts, pairs)
-    found = [
-        {"text": text, **({} if pairs is None else {"pair": pairs[place]}), "label": answer.label,
-         "probability": round(answer.probability, 4)}
-        for place, (text, answer) in enumerate(zip(texts, answers, strict=True))
-    ]  # fmt: skip
-    lines = [
-        f"{answer.label}  {100 * answer.probability:.1f} %  {text}" for text, answer in zip(texts, answers, strict=True)
+    asked: list[dict[str, Any]] = [
+        {"text": text, **({} if pairs is None else {"pair": pairs[place]})} for place, text in enumerate(texts)
     ]
-    report({"answers": found}, "\n".join(lines), as_json)
+    if predictor.writes:
+        written = predictor.generate(texts, pairs)
+        answers = [{**each, "answer": text} for each, text in zip(asked, written, strict=True)]
+        report({"answers": answers}, "\n".join(written), as_json)
+        return
+    said = predictor.predict(texts, pairs)
+    answers = [
+        {**each, "label": answer.label, "probability": round(answer.probability, 4)}
+        for each, answer in zip(asked, said, strict=True)
+    ]
+    lines = [
+        f"{answer.label}  {100 * answer.probability:.1f} %  {text}" for text, answer in zip(texts, said, strict=True)
+    ]
+    report({"answers": answers}, "\n".join(lines), as_json)
 
 
 def _split(lines: Sequence[str]) -> tuple[list[str], list[str]]:

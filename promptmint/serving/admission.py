@@ -76,6 +76,8 @@ def _wrong(standing: Standing, row: Row, labels: bool) -> str | None:
         return f"{row.reference} answers pairs of texts: send the second one as 'pair'."
     if not standing.pair and not isinstance(row.text, str):
         return f"{row.reference} answers single texts: leave 'pair' out."
+    if labels and standing.writes:
+        return f"{row.reference} answers with a text and has no labels: POST it to /v1/generate."
     if labels and row.untouched and not standing.untouched:
         return (
             f"The untouched base has no label to give in the place of {row.reference}, whose head was trained with it: "

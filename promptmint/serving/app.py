@@ -222,7 +222,8 @@ def _described(standing: Standing) -> schemas.Described:
     return schemas.Described(
         prompt=standing.reference, version=standing.version, prompt_digest=standing.digest,
         base_digest=standing.base_digest, labels=list(standing.labels), pair=standing.pair,
-        untouched=standing.untouched, proven_within=standing.proven_within, since=standing.since, stale=standing.stale,
+        untouched=standing.untouched, writes=standing.writes, proven_within=standing.proven_within,
+        since=standing.since, stale=standing.stale,
     )  # fmt: skip
 
 

@@ -51,11 +51,11 @@ class Questions(BaseModel):
 
 
 class Opening(Question):
-    """A text to write on after, and how far."""
+    """A text to write on after, and how far: 64 tokens, or as many as a prompt that was tuned to write says itself."""
 
     model_config = _shown({**ASKED, "max_new_tokens": 40})
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=NEW_TOKENS)] = 64
+    max_new_tokens: Annotated[int | None, Field(ge=1, le=NEW_TOKENS)] = None
 
 
 class Reply(BaseModel):
@@ -90,6 +90,7 @@ class Described(BaseModel):
     labels: list[str]
     pair: Annotated[bool, Field(description="it is asked with two texts, `text` and `pair`")]
     untouched: Annotated[bool, Field(description="the base alone can answer too: its labels are label words")]
+    writes: Annotated[bool, Field(description="it answers with a text: POST /v1/generate; and has no labels")]
     proven_within: Annotated[float, Field(description="largest difference of a logit when its proof was replayed here")]
     since: Annotated[str, Field(description="ISO 8601, UTC")]
     stale: Annotated[str | None, Field(description="why registry or store could not be asked; null: it is up to date")]

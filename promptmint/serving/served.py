@@ -48,6 +48,7 @@ class Standing:
     labels: tuple[str, ...]
     pair: bool  # whether it is asked with two texts
     untouched: bool  # whether the base alone has an answer too
+    writes: bool  # whether it answers with a text, and not with a label
     proven_within: float
     since: str  # ISO 8601, UTC
     stale: str | None = None  # why it may be out of date
@@ -81,8 +82,8 @@ class Served:
 
     @property
     def writes(self) -> bool:
-        """Whether the base can write on after a text."""
-        return self._engine.base.decoder
+        """Whether the base can write: on after any text, or with prompts that were tuned for it."""
+        return self._engine.base.lm_head is not None
 
     def put(self, reference: str, found: Found) -> Standing:
         """What the reference stands for from the next batch on.
@@ -97,8 +98,8 @@ class Served:
             prompt = self._engine.prompts()[key]
             standing = Standing(
                 reference, found.name, found.version, found.digest, prompt.card["base"]["digest"], tuple(prompt.labels),
-                Template(**prompt.card["template"]).of_pairs, answers_untouched(prompt.card), proven_within,
-                datetime.now(UTC).isoformat(timespec="seconds"),
+                Template(**prompt.card["template"]).of_pairs, answers_untouched(prompt.card), prompt.writes,
+                proven_within, datetime.now(UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
             self._change({**self._standings, reference: standing})
         return standing
@@ -146,7 +147,7 @@ class Served:
             for place, (standing, answer, row) in enumerate(zip(standings, answers, rows, strict=True))
         ]
 
-    def generate(self, row: Row, max_new_tokens: int) -> tuple[Standing, Iterator[str]]:
+    def generate(self, row: Row, max_new_tokens: int | None) -> tuple[Standing, Iterator[str]]:
         """Which version writes on after a text, and what it writes, in pieces as they come.
 
         Raises:

@@ -15,7 +15,18 @@ from pydantic import ValidationError
 
 from pipelines.digests import digest_json
 from pipelines.errors import RecipeError
-from pipelines.recipe import BASELINES, INSERTED, OWN_KEYS, Baselines, Lora, Prompt, Recipe, ZeroShot, load_recipe
+from pipelines.recipe import (
+    BASELINES,
+    INSERTED,
+    OWN_KEYS,
+    Adapters,
+    Baselines,
+    Lora,
+    Prompt,
+    Recipe,
+    ZeroShot,
+    load_recipe,
+)
 
 MINIMAL = """
 name = "tickets"
@@ -132,7 +143,7 @@ UNKNOWN = [
     (
         "",
         "[baselines.adapter]\nrate = 1.0",
-        "baselines.adapter: unknown key. Known here: 'full', 'head_only', 'keep_days', 'lora'",
+        "baselines.adapter: unknown key. Known here: 'adapters', 'full', 'head_only', 'keep_days', 'lora'",
     ),
 ]
 
@@ -168,7 +179,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ('path = "tickets.csv"', 'path = "x"\nslices = ["a", "a"]', "data: slices must differ, got ['a', 'a']"),
         ('path = "tickets.csv"', 'path = "x"\nslices = ["text"]', "columns of few values, not the text's"),
         ("[gates]", "[gates]\nper_slice_accuracy = 0.5", "gates.per_slice_accuracy needs data.slices"),
-        ('labels = ["account", "billing"]', 'labels = ["a"]', "data.labels: Tuple should have at least 2 items"),
+        ('labels = ["account", "billing"]', 'labels = ["a"]', "labels must name at least two classes"),
         ('text = "{text} it is"', 'text = "it is"', "must contain {text} exactly once, got 'it is'"),
         ('text = "{text} it is"', 'text = "{text}{text}"', "must contain {text} exactly once"),
         ('kind = "verbaliser"', 'kind = "linear"', "head.words belongs to head.kind = 'verbaliser'"),
@@ -178,7 +189,7 @@ def test_all_problems_are_named_at_once(write: Any) -> None:
         ('[head]\nkind = "verbaliser"\nwords = ["one", "two"]', "", "zero_shot needs head.kind = 'verbaliser'"),
         ("[baselines.lora]\nrate = 0.1", "", "a gate compares with 'lora', but there is no [baselines.lora]"),
         ("[gates]", '[gates]\nsuperior = [{ to = "head_only" }]', "a gate compares with 'head_only', but there is no"),
-        ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'full' or 'champion'"),
+        ('to = "champion"', 'to = "chief"', "gates.non_inferior.1.to: Input should be 'lora', 'adapters', 'full'"),
         ('method = "p-tuning-v2"', 'method = "magic"', "prompt.method: Input should be 'prompt-tuning', 'p-tuning'"),
         ('name = "tickets"', 'name = "Tickets!"', "name: String should match pattern"),
         ("a" * 64, "A" * 64, "base.files.config.json: String should match pattern"),
@@ -355,6 +366,22 @@ def test_a_recipe_of_single_texts_keeps_its_digest(write: Any) -> None:
     assert paired.model_dump(mode="json")["data"]["pair"] == "second" and paired.digest != recipe.digest
 
 
+def test_adapters_that_are_not_asked_for_leave_the_digest_alone(write: Any) -> None:
+    """Beside whatever else a recipe measures against or sweeps."""
+    sweep = "[[sweep.lora]]\nrate = [0.1, 0.2]\n"
+    before = load_recipe(write(FULL.replace("[promotion]", f"{sweep}[promotion]")))
+    dumped = before.model_dump(mode="json")
+    assert set(dumped["baselines"]) == {"lora", "full", "head_only", "zero_shot"}
+    assert set(dumped["sweep"]) == {"prompt", "lora", "full", "head_only"}
+    asked = FULL.replace("[gates]", "[baselines.adapters]\nrate = 0.1\n[gates]").replace('"lora", m', '"adapters", m')
+    asked = asked.replace("[promotion]", f"{sweep.replace('lora', 'adapters')}[promotion]")
+    recipe = load_recipe(write(asked))
+    assert recipe.baselines.adapters == Adapters(rate=0.1, bottleneck=64, dropout=0.0)
+    assert recipe.gates.opponents == ("adapters", "champion") and recipe.sweep is not None
+    assert [method for method, _ in recipe.sweep.combinations()] == ["adapters"] * 2
+    assert Recipe.model_validate(recipe.model_dump(mode="json")).digest == recipe.digest != before.digest
+
+
 def test_drift_that_is_not_looked_for_leaves_the_digest_alone(write: Any) -> None:
     plain = load_recipe(write(MINIMAL))
     assert plain.drift is None and "drift" not in plain.model_dump()
@@ -399,3 +426,52 @@ def test_the_digest_feels_every_change(leaf: tuple[Any, ...], data: st.DataObjec
     same = recipe.model_dump(mode="json", exclude={"description"}) == WHOLE
     assert (recipe.digest == digest_json(WHOLE)) == same
     assert same == (table[last] == old)
+
+
+# Generation.
+
+WRITES = (
+    MINIMAL.replace('labels = ["account", "billing"]', 'target = "reply"')
+    + '[head]\nkind = "generation"\nmax_new_tokens = 9\n[gates]\nmetric = "bleu"\n'
+)
+
+
+def test_a_recipe_of_texts_says_what_decides_and_no_labels(write: Any) -> None:
+    recipe = load_recipe(write(WRITES))
+    said = recipe.model_dump(mode="json")
+    assert said["data"]["target"] == "reply" and not {"label", "labels"} & said["data"].keys()
+    assert said["head"] == {"kind": "generation", "words": None, "max_new_tokens": 9}
+    assert Recipe.model_validate(said).digest == recipe.digest  # as a sweep and a provenance read it
+    longer = load_recipe(write(WRITES.replace("= 9", "= 10"), "longer.toml"))
+    judged = load_recipe(write(WRITES.replace("bleu", "rouge_l"), "judged.toml"))
+    assert len({recipe.digest, longer.digest, judged.digest}) == 3
+
+
+def test_a_recipe_of_labels_says_nothing_of_texts(write: Any) -> None:
+    said = load_recipe(write(MINIMAL)).model_dump(mode="json")
+    assert "target" not in said["data"] and "max_new_tokens" not in said["head"] and "metric" not in said["gates"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('target = "reply"', 'labels = ["a", "b"]', "data.target, the column of the texts to be written"),
+        ('target = "reply"', 'target = "reply"\nlabels = ["a", "b"]', "no labels and no slices: leave out 'labels'"),
+        ('target = "reply"', 'target = "text"', "target must be a column of its own; 'text' is what the base reads"),
+        ('target = "reply"', 'target = "reply"\n[data.checks]\nmin_rows_per_label = 9', "checks.min_rows_per_label"),
+        ("max_new_tokens = 9", "", "max_new_tokens belongs to kind = 'generation', which needs it"),
+        ('metric = "bleu"', "", "gates.metric ('bleu', 'rouge_l', 'token_f1' or 'exact_match')"),
+        ('metric = "bleu"', 'metric = "bleu"\nmax_ece = 0.1', "gates has 'max_ece', which judge answers"),
+        ('metric = "bleu"', 'metric = "bleu"\nmin_power = 0.5', "gates has 'min_power'"),
+        ("[gates]", "[baselines.head_only]\nrate = 0.1\n[gates]", "generation has nothing to train"),
+        ("[gates]", "[drift]\n[gates]", "[drift] compares labels too"),
+        ("rate = 0.01", 'rate = 0.01\ninit = "labels"', "prompt.init = 'labels' starts from label words"),
+    ],
+)  # fmt: skip
+def test_what_texts_do_not_have_is_refused(write: Any, old: str, new: str, message: str) -> None:
+    assert WRITES.count(old) == 1
+    assert message in refused(write(WRITES.replace(old, new)))
+
+
+def test_a_metric_without_texts_is_refused(write: Any) -> None:
+    assert "belongs to head.kind = 'generation'" in refused(write(MINIMAL + '[gates]\nmetric = "bleu"\n'))

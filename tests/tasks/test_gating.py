@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 
 from pipelines.data.writing import write_rows
-from pipelines.evaluation.report import comparison_rows, gate_rows, markdown
+from pipelines.evaluation.report import comparison_rows, gate_rows, markdown, plot, summary_rows
 from pipelines.evaluation.scores import save_scores
+from pipelines.evaluation.texts import from_texts, save_texts
 from pipelines.recipe import load_recipe
 from pipelines.store.store import the_store
 from pipelines.store.trees import save_bytes, save_tree
+from pipelines.tokens.targets import input_name
 from tasks.gating import judge
 
 RECIPE = """
@@ -125,3 +127,44 @@ def test_the_champion_is_compared_on_what_it_has_not_learnt_from(
     assert (fair["verdict"], unfair["verdict"]) == ("passed", "refused")
     assert fair["gates"][0]["estimate"] == 0.0
     assert (fair["scores"]["champion"]["n"], fair["scores"]["prompt"]["n"]) == (600, 1000)
+
+
+WRITES = """
+name = "replies"
+base = { name = "none", sources = ["file://none"] }
+data = { path = "talk.csv", target = "reply" }
+head = { kind = "generation", max_new_tokens = 9 }
+prompt = { method = "p-tuning-v2", tokens = 4, rate = 1e-2 }
+baselines = { lora = { rate = 1e-2 } }
+[gates]
+metric = "token_f1"
+resamples = 1000
+non_inferior = [{ to = "lora", margin = 5.0 }, { to = "champion", margin = 5.0 }]
+"""
+
+
+def test_texts_are_judged_and_a_champion_not_on_inputs_that_it_has_seen(tmp_path: Path) -> None:
+    (tmp_path / "replies.toml").write_text(WRITES)
+    rows = pd.DataFrame({"id": [f"{n:04d}" for n in range(400)], "text": [f"text {n // 2}" for n in range(400)],
+                         "target": [f"reply {n}" for n in range(400)], "split": "test"})  # fmt: skip
+    (tmp_path / "report").mkdir()
+    write_rows(rows, tmp_path / "report" / "accepted.parquet")
+    store, inputs = the_store(), {input_name(f"text {n}"): [f"reply {2 * n}", f"reply {2 * n + 1}"] for n in range(200)}
+
+    def scored(wrong: int) -> str:
+        said = ["" if place < wrong else right[1] for place, right in enumerate(inputs.values())]
+        return save_texts(store, from_texts(inputs, said))
+
+    scores = {"prompt": scored(40), "lora": scored(40), "champion": scored(0)}
+    cost = {"trainable_params": 7, "artifact_bytes": 99, "seconds": 1.0}
+    seen = save_bytes(store, json.dumps([f"{n:04d}" for n in range(80) if n % 2]).encode())
+    recipe, tree = load_recipe(tmp_path / "replies.toml"), save_tree(store, tmp_path / "report")
+    told = [judge.fn(recipe, scores, dict.fromkeys(scores, cost), tree, seen=each) for each in (seen, None)]
+    verdicts = [{gate["name"]: gate["verdict"] for gate in each["gates"]} for each in told]
+    assert [each["non-inferior to lora"] for each in verdicts] == ["passed", "passed"]
+    assert [each["non-inferior to champion"] for each in verdicts] == ["passed", "refused"]  # it wrote those 40 alone
+    assert told[0]["scores"]["champion"]["n"] == 160 and told[0]["scores"]["prompt"]["token_f1"] == 0.8
+    record = {"recipe": "replies", "settings": recipe.model_dump(mode="json"), **told[0]}
+    page = markdown(record)
+    assert "## Token F1 on the test split" in page and "## All metrics" in page and "Calibration" not in page
+    assert summary_rows(record)[0][1] == "80.0" and comparison_rows(record) == [] and plot(record)

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import NotInStore
+from pipelines.evaluation.measured import metric_of
 from pipelines.evaluation.metrics import wilson
+from pipelines.evaluation.pages.written import Written, gather_written
 from pipelines.evaluation.report import METHODS
 from pipelines.evaluation.scores import Scores, load_scores, paired
 from pipelines.store.store import Store
@@ -79,8 +81,10 @@ class Evidence:
         return int(table.sum() - np.trace(table))
 
 
-def gather(store: Store, record: Mapping[str, Any], texts: bool = True) -> Evidence | None:
+def gather(store: Store, record: Mapping[str, Any], texts: bool = True) -> Evidence | Written | None:
     """The evidence of a run; None where it scored nothing, does not name its answers, or the store let go of them.
+
+    Of a run that wrote texts it is some of these.
 
     Args:
         store: where the answers and the test examples lie.
@@ -90,6 +94,8 @@ def gather(store: Store, record: Mapping[str, Any], texts: bool = True) -> Evide
     Raises:
         CorruptObject: the bytes of something were changed.
     """
+    if metric_of(record):
+        return gather_written(store, record, texts)
     digests = record.get("score_digests") or {}
     if "prompt" not in digests:
         return None

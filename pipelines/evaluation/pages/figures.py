@@ -68,13 +68,14 @@ def comparison_axis(scale: Scale) -> Markup:
         at = f"{scale(value)}%"
         marks.append(tag("line", x1=at, x2=at, y1=1, y2=5, class_="axis"))
         marks.append(tag("text", f"{value:+g}" if value else "0", x=at, y=18, class_="tick middle"))
-    return drawing(22, *marks, said="Points of accuracy, the prompt minus the other")
+    return drawing(22, *marks, said="Points, the prompt minus the other")
 
 
-def accuracy_against(scores: Mapping[str, Record], what: str, unit: str) -> Markup | None:
-    """Every method's accuracy with its 95 % interval over what it cost: `trainable_params` or `train_seconds`.
+def accuracy_against(scores: Mapping[str, Record], what: str, unit: str, measure: str = "Accuracy") -> Markup | None:
+    """Every method's accuracy, or another `measure`, with its 95 % interval over what it cost.
 
-    What trains nothing stands at the left edge, under `0`; the champion, whose cost this run does not know, is a line.
+    `what` is `trainable_params` or `train_seconds`. What trains nothing stands at the left edge, under `0`; the
+    champion, whose cost this run does not know, is a line.
     """
     placed = {name: each for name, each in scores.items() if name != "champion"}
     if not placed:
@@ -106,7 +107,7 @@ def accuracy_against(scores: Mapping[str, Record], what: str, unit: str) -> Mark
     def spelt(value: float) -> str:
         return "0" if value <= nothing else words.magnitude(value)
 
-    return plot(x, y, HEIGHT, marks, spelt, plain, f"Accuracy in % over {unit}")
+    return plot(x, y, HEIGHT, marks, spelt, plain, f"{measure} in % over {unit}")
 
 
 def loss_figure(trained: Record) -> Markup | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.costs import total_of
 from pipelines.errors import LedgerError
+from pipelines.evaluation.measured import headline
 from pipelines.evaluation.pages import words
 from pipelines.evaluation.pages.render import render
 from pipelines.promotion import ledger
@@ -28,7 +29,7 @@ class Line:
 
     name: str
     champion: int | None
-    accuracy: float | None  # of the champion, in its own run
+    accuracy: float | None  # of the champion, in its own run; of texts, the recipe's metric
     since: str | None  # when it became champion; ISO 8601, UTC
     challenger: int | None
     runs: int
@@ -99,7 +100,7 @@ def _line(store: Store, ledgers: Store, name: str, run_keys: Sequence[str], entr
     return Line(
         **told,
         champion=now.champion,
-        accuracy=prompt.get("accuracy"),
+        accuracy=headline(prompt),
         since=now.champion_since,
         challenger=now.challenger,
         spent=spending(entries, {each["run_key"]: total_of(each.get("cost")) for each in records}.get),

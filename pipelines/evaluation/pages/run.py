@@ -8,13 +8,16 @@ from typing import Any
 from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
 from pipelines.evaluation.comparisons import IN_WORDS
+from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.drift import Words, drift_told
 from pipelines.evaluation.pages.evidence import Evidence, Slice
 from pipelines.evaluation.pages.render import render
+from pipelines.evaluation.pages.written import Written
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.report import METHODS, SWEPT, leaderboard_rows
 from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
+from pipelines.evaluation.texts import METRICS
 
 Record = Mapping[str, Any]
 
@@ -28,7 +31,10 @@ STAGES = ("pin base", "snapshot", "validate", "tokenize", "drift", "sweep", "tra
 
 
 def run_page(
-    record: Record, evidence: Evidence | None = None, base: PinnedBase | None = None, changed: Words | None = None
+    record: Record,
+    evidence: Evidence | Written | None = None,
+    base: PinnedBase | None = None,
+    changed: Words | None = None,
 ) -> str:
     """One self-contained page of HTML about a run.
 
@@ -40,7 +46,12 @@ def run_page(
         base: what is written down of the base, where it is known.
         changed: the words that changed since the champion's data, where they may be shown; see `drift.load_words`.
     """
-    scores = {name: each for name in METHODS if (each := (record.get("scores") or {}).get(name))}
+    # Of texts the recipe's metric stands where pages have an accuracy; `measure` is what it is called.
+    given = {name: each for name in METHODS if (each := (record.get("scores") or {}).get(name))}
+    scores = {name: {**each, "accuracy": headline(each)} for name, each in given.items()}
+    written = evidence if isinstance(evidence, Written) else None
+    evidence = None if isinstance(evidence, Written) else evidence
+    measure = measured(record)
     trained = record.get("trained") or {}
     gates = record.get("gates") or []
     data = record.get("data") or {}
@@ -67,7 +78,11 @@ def run_page(
         swept_columns=SWEPT,
         standing=_standing(record),
         decisive=[gate["reason"] for gate in gates if gate["verdict"] == record["verdict"] and gate.get("reason")],
-        tiles=list(_tiles(scores)),
+        tiles=list(_tiles(scores, measure, in_a_sentence(record))),
+        measure=measure,
+        measure_within=in_a_sentence(record),
+        metrics=METRICS if metric_of(record) else {},
+        written=written,
         contents=[(key, title) for key, title in CONTENTS.items() if shown[key]],
         confidence=_confidence(record),
         axis=figures.comparison_axis(scale) if scale else "",
@@ -75,8 +90,8 @@ def run_page(
         power=[in_words(each) for each in low(record.get("power") or [])],
         methods=list(_methods(scores, trained)),
         reused=any(each.get("reused") for each in trained.values()),
-        by_params=figures.accuracy_against(scores, "trainable_params", "trained parameters"),
-        by_seconds=figures.accuracy_against(scores, "train_seconds", "seconds of training"),
+        by_params=figures.accuracy_against(scores, "trainable_params", "trained parameters", measure),
+        by_seconds=figures.accuracy_against(scores, "train_seconds", "seconds of training", measure),
         validation=figures.validation_figure(trained),
         texts=evidence is not None and all(each.text is not None for each in evidence.mistakes),
         groups=_groups(evidence),
@@ -91,20 +106,20 @@ def run_page(
     )
 
 
-def _tiles(scores: Mapping[str, Record]) -> Iterator[dict[str, str]]:
+def _tiles(scores: Mapping[str, Record], measure: str, within: str) -> Iterator[dict[str, str]]:
     """The few numbers that a person asks for first."""
     prompt = scores.get("prompt")
     if prompt is None:
         return
     yield {
-        "name": "Accuracy",
+        "name": measure,
         "figure": words.percent(prompt["accuracy"]),
         "note": f"95\N{NO-BREAK SPACE}%: {_between(prompt)}",
     }
-    for name in ("lora", "full", "champion"):
+    for name in ("lora", "adapters", "full", "champion"):
         if name in scores:
             ahead = 100 * (prompt["accuracy"] - scores[name]["accuracy"])
-            yield {"name": f"Against {IN_WORDS[name]}", "figure": f"{ahead:+.1f}", "note": "points of accuracy"}
+            yield {"name": f"Against {IN_WORDS[name]}", "figure": f"{ahead:+.1f}", "note": f"points of {within}"}
     parameters, whole = prompt.get("trainable_params"), (scores.get("full") or {}).get("trainable_params")
     share = f"{100 * parameters / whole:.2g} % of full fine-tuning's" if parameters and whole else "head included"
     yield {"name": "Trained parameters", "figure": words.magnitude(parameters or 0), "note": share}

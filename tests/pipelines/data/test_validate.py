@@ -323,3 +323,23 @@ def test_a_split_that_does_not_exist(store, tmp_path):
 
 def test_the_stage_is_named():
     assert STAGE.key({}).startswith("memo/validate/")
+
+
+# Targets.
+
+
+def test_targets_are_checked_and_all_references_of_a_text_are_on_one_side(judge, store, tmp_path):
+    rows = [{"text": f"Text {n // 3}", "reply": f"reply {n}"} for n in range(600)]
+    rows[5]["text"] = " text 1"  # another spelling of the same input
+    bad = [{"text": "Text 900", "reply": value} for value in (None, "  ", 7)]
+    report = judge([*rows, *bad, rows[0]], target="reply", labels=(), checks=Checks(min_rows=1))
+    assert report["ok"] and report["rows"]["accepted"] == 601 and report["rows"]["duplicates"] == 1
+    reasons = {"reply is null": 1, "reply is shorter than 1 characters": 1, "reply is not a string": 1}
+    assert report["reasons"] == reasons and report["labels"] == {side: {} for side in report["splits"]}
+    side_of = {}
+    for side in ("train", "validation", "test"):
+        examples = load_split(store, report["tree"], side, tmp_path / "cache")
+        assert list(examples) == ["id", "text", "target"] and len(examples) == report["splits"][side] > 0
+        for text in examples["text"]:
+            assert side_of.setdefault(text.strip().lower(), side) == side
+    assert len(side_of) == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.errors import RecipeError
+from pipelines.errors import RecipeError, listed
 from pipelines.inference.base import Base, load_base
 from pipelines.inference.forward import hidden_states, padded
 from pipelines.prompts.injection import input_shapes, key_value_shapes
@@ -30,6 +31,8 @@ SMALL = {
     "encoder": "lstm", "hidden": 6, "bottleneck": 3, "basis": 7, "layer": 1, "rank": 2, "positions": 9,
     "offset_rate": None,
 }  # fmt: skip
+INPUTS = ["dept", "lopa", "p-tuning", "prompt-tuning", "residual", "superpos"]  # possible on every base
+KEYED = re.escape(listed((*INPUTS, "p-tuning-v2", "prefix-tuning")))
 STARTS = [(method, init) for method, preset in PRESETS.items() for init in preset.inits]
 
 
@@ -206,9 +209,11 @@ def test_a_prompt_as_long_as_the_context_is_refused(base: Base, method: str) -> 
 def test_layers_of_different_shapes_take_no_prefix(base: Base) -> None:
     odd = dataclasses.replace(base.layers[1], kv_heads=1)
     mixed = dataclasses.replace(base, layers=(base.layers[0], odd))
+    others = INPUTS if base.backbone.config.model_type == "t5" else sorted((*INPUTS, "late", "iapt"))
     for method in ("p-tuning-v2", "prefix-tuning"):
-        with pytest.raises(RecipeError, match=r"needs attention layers of one shape.*Use method = 'prompt-tuning'"):
+        with pytest.raises(RecipeError, match=rf"'{method}' cannot be had .* layers of one shape") as caught:
             started(mixed, method=method)
+        assert str(caught.value).endswith(f" Possible on it: {listed(others)}.")
     assert started(mixed)
 
 
@@ -221,7 +226,7 @@ def test_a_layer_that_the_base_has_not_is_refused(base: Base, layer: int) -> Non
 def test_layers_that_cannot_be_told_apart_take_no_late_prompt(base: Base) -> None:
     """As where one layer runs several times, or where what holds an attention is not known."""
     for layers in (base.layers[:1] * 2, (base.layers[0], dataclasses.replace(base.layers[1], block=None))):
-        with pytest.raises(RecipeError, match=r"has 2 attentions in 1 layers. Use method = 'prompt-tuning'"):
+        with pytest.raises(RecipeError, match=rf"has 2 attentions in 1 layers\. Possible on it: {KEYED}\."):
             started(dataclasses.replace(base, layers=layers), method="late")
 
 
@@ -229,7 +234,11 @@ def test_layers_that_cannot_be_told_apart_take_no_late_prompt(base: Base) -> Non
 def test_nothing_enters_between_the_layers_of_a_t5(t5_folder: Path, method: str) -> None:
     own = {"layer": 1} if method == "late" else {"rank": 2}
     settings = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.1, **own})
-    with pytest.raises(RecipeError, match=r"layer of the type 'T5Block' gives 'tuple' instead of hidden states"):
+    with pytest.raises(
+        RecipeError,
+        match=rf"^prompt.method = '{method}' cannot be had on this base\. A layer of the type 'T5Block' gives 'tuple' "
+        rf"instead of hidden states.* Possible on it: {KEYED}\.$",
+    ):
         new_prompt(load_base(t5_folder), settings, 0)
 
 

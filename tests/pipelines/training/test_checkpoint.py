@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pipelines.errors import TrainingError
 from pipelines.inference.base import Base, load_base
-from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
+from pipelines.prompts.methods import PRESETS
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training.checkpoint import KEPT, Keeper, content_of, read_checkpoint, stopping, write_checkpoint
 from pipelines.training.loop import Trained, train
 from pipelines.training.shards import Rows
@@ -29,6 +30,7 @@ METHODS: dict[str, Any] = {
     "p-tuning-v2": Prompt(method="p-tuning-v2", tokens=4, rate=0.1, dropout=0.2),
     "p-tuning": Prompt(method="p-tuning", tokens=4, hidden=8, rate=0.01, dropout=0.2),
     "lora": Lora(rank=2, rate=0.02, dropout=0.2),
+    "adapters": Adapters(bottleneck=2, rate=0.02, dropout=0.2),
     "full": Full(rate=3e-3, dropout=True),
     "head_only": HeadOnly(rate=0.1),
 }
@@ -110,6 +112,42 @@ def test_a_training_that_is_stopped_again_and_again_ends_the_same(
     assert set(notes) == {"resumed at step 14"}
     assert ended.equals(in_peace)
     assert not trained(base, method, rows, settings=METHODS[method].model_copy(update={"rate": 0.005})).equals(in_peace)
+
+
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {  # the other presets, on the other architectures
+    "prompt-tuning": ("gpt2", {}),
+    "prefix-tuning": ("llama", {"hidden": 8}),
+    "residual": ("t5", {"bottleneck": 4}),
+    "superpos": ("bart", {"basis": 6}),
+    "late": ("llama", {"layer": 1}),
+    "lopa": ("gpt2", {"hidden": 8, "rank": 2}),
+    "dept": ("bart", {"rank": 2, "positions": 12}),
+    "iapt": ("bart", {"rank": 2}),
+}
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_stopped_training_of_any_preset_ends_the_same(
+    method: str, rows_of: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name, own = OTHERS[method]
+    folder = request.getfixturevalue(f"{name}_folder")
+    base, rows = load_base(folder), {"train": rows_of(folder, 49, 1), "validation": rows_of(folder, 20, 2)}
+    asked = Prompt.model_validate({"method": method, "tokens": 4, "rate": 0.01, "dropout": 0.2, **own})
+    in_peace, keeper = trained(base, method, rows, settings=asked), Keeper(tmp_path)
+
+    def ask(news: dict[str, Any]) -> None:
+        keeper.asked_to_stop = "validation_loss" in news
+
+    with pytest.raises(KeyboardInterrupt, match="Asked to stop: ended after step 8"):
+        trained(base, method, rows, keeper, settings=asked, report=ask)
+    again = Keeper(tmp_path)
+    assert trained(base, method, rows, again, settings=asked).equals(in_peace)
+    assert again.resumed == "resumed at step 8"
+
+
+def test_every_preset_is_stopped_somewhere() -> None:
+    assert {*METHODS, *OTHERS} >= {*PRESETS}
 
 
 def test_a_head_over_kept_features_goes_on_too(base: Base, rows: dict[str, Rows], tmp_path: Path) -> None:

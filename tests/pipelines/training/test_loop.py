@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.errors import TrainingError
 from pipelines.inference.base import Base, load_base
-from pipelines.recipe import Full, HeadOnly, Lora, Optimisation, Prompt
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training.loop import Trained, logits_of, train, validate
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Settings, Tuned, linear_head, tune
@@ -30,6 +30,7 @@ METHODS: dict[str, Any] = {
     "dept": Prompt(method="dept", tokens=2, rank=4, positions=32, rate=0.3, offset_rate=0.03, head_rate=0.03),
     "iapt": Prompt(method="iapt", tokens=4, rank=4, rate=0.03, head_rate=0.03),
     "lora": Lora(rank=4, rate=0.02),
+    "adapters": Adapters(bottleneck=4, rate=0.02),
     "full": Full(rate=3e-3),
     "head_only": HeadOnly(rate=0.1),
 }
@@ -109,8 +110,8 @@ def test_an_epoch_that_was_proven_better_is_kept(base: Base, rows: dict[str, Row
     tuned, went = trained(base, slow, {**rows, "validation": wrong}, report=news.append)
     kept = went.epochs[went.kept_epoch - 1]
     assert went.kept_epoch < len(went.epochs)
-    correct, loss = validate(tuned, wrong, SHARED, base.device)
-    assert (float(correct.double().mean()), loss) == (kept.validation_accuracy, kept.validation_loss)
+    told = validate(tuned, wrong, SHARED, base.device)
+    assert (told.accuracy, told.loss) == (kept.validation_accuracy, kept.validation_loss)
     told = [line for line in news if "validation_loss" in line]
     assert [line["epoch"] for line in told] == [1, 2, 3, 4] and told[-1]["step"] == told[-1][
         "steps"
@@ -182,9 +183,9 @@ def test_logits_come_in_the_rows_order_and_validation_agrees_with_them(base: Bas
         inputs, _ = rows["validation"].batch(np.array([row]), base.device)
         assert torch.allclose(tuned(*inputs)[0], logits[row], atol=1e-5)
     labels = torch.from_numpy(rows["validation"].labels)
-    correct, loss = validate(tuned, rows["validation"], SHARED, base.device)
-    assert torch.equal(correct, logits.argmax(1) == labels)
-    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-5)
+    told = validate(tuned, rows["validation"], SHARED, base.device)
+    assert torch.equal(told.good, logits.argmax(1) == labels)
+    assert told.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-5)
 
 
 def test_a_head_over_kept_features_is_the_head_that_the_base_would_give(

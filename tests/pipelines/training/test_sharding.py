@@ -10,21 +10,21 @@ import pytest
 from safetensors.torch import load_file
 
 from pipelines.errors import RecipeError
-from pipelines.recipe import Head, Lora
+from pipelines.recipe import Adapters, Head, Lora
 from pipelines.training.compute import Compute
 from pipelines.training.job import ScoreJob
 from pipelines.training.launch import launch
 from tests.pipelines.training.test_launch import LABELS, SETTINGS, job
 
 TWO = Compute(workers=2, device="cpu", threads=1, sharded=True)
-KINDS = ("prompt", "encoded", "lora")
+KINDS = ("prompt", "encoded", "lora", "adapters")
 
 
 @pytest.fixture(scope="module")
 def made(place: Any, one_worker: Compute, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same jobs by one worker with the whole base, and by two with half of it each."""
     root = tmp_path_factory.mktemp("sharding")
-    settings = {"lora": Lora(rank=2, rate=1e-2)}
+    settings = {"lora": Lora(rank=2, rate=1e-2), "adapters": Adapters(bottleneck=2, rate=1e-2)}
     tuned = root / "whole" / "prompt"
     scoring = ScoreJob(name="scores", kind="prompt", weights=tuned, settings=SETTINGS["prompt"].model_dump(mode="json"),
                        head=Head(), labels=LABELS, rows=place.folders["test"])  # fmt: skip
@@ -38,7 +38,7 @@ def made(place: Any, one_worker: Compute, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_base_tunes_what_a_whole_one_does(kind: str, made: dict[str, Path]) -> None:
-    name = "weights" if kind == "lora" else "prompt"
+    name = "weights" if kind in ("lora", "adapters") else "prompt"
     cut, whole = (load_file(made[side] / kind / f"{name}.safetensors") for side in ("cut", "whole"))
     assert cut.keys() == whole.keys()
     for key, tensor in whole.items():

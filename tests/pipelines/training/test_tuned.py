@@ -12,7 +12,7 @@ from torch import nn
 from pipelines.errors import RecipeError
 from pipelines.inference.base import Base, load_base
 from pipelines.inference.forward import padded
-from pipelines.recipe import Full, HeadOnly, Lora, Prompt, ZeroShot
+from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Prompt, ZeroShot
 from pipelines.training.tuned import Tuned, linear_head, train_mode, tune
 
 METHODS = {
@@ -28,6 +28,7 @@ METHODS = {
     "dept": Prompt(method="dept", tokens=4, rate=0.1, rank=2, positions=5),
     "iapt": Prompt(method="iapt", tokens=4, rate=0.1, rank=2),
     "lora": Lora(rank=2, rate=1e-3),
+    "adapters": Adapters(bottleneck=3, rate=1e-3),
     "full": Full(rate=1e-3),
     "head_only": HeadOnly(rate=0.1),
 }
@@ -75,14 +76,14 @@ def test_every_trained_tensor_gets_a_gradient_from_label_words(
         return
     tuned = tune(base, METHODS[method], head, seed=0)
     all_get_gradients(tuned)
-    if base.seq2seq is not None and method in ("lora", "full"):  # the decoder learns with the encoder
+    if base.seq2seq is not None and method in ("lora", "adapters", "full"):  # the decoder learns with the encoder
         assert any("decoder" in name for name, _ in tuned.trained())
 
 
 def all_get_gradients(tuned: Tuned) -> None:
-    with torch.no_grad():  # LoRA's and DePT's second factors start at zero, which hides the first one's gradient
+    with torch.no_grad():  # second factors start at zero in LoRA, adapters and DePT, which hides the first's gradient
         for name, parameter in tuned.trained():
-            if "lora_B" in name or "offsets_b" in name:
+            if any(second in name for second in ("lora_B", "adapter.up", "offsets_b")):
                 parameter.normal_()
     nn.functional.cross_entropy(tuned(*ROWS), torch.tensor([0, 1, 2])).backward()
     for name, parameter in tuned.trained():
@@ -115,6 +116,7 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
         "dept": 4 * d + (5 + d) * 2,
         "iapt": len(base.layers) * (4 * 2 + (d + 1) * 2 + (2 + 1) * d),
         "lora": lora,
+        "adapters": len(base.layers) * (2 * d * 3 + 3 + d),
         "full": whole,
         "head_only": 0,
     }
@@ -123,7 +125,7 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
         assert tuned_by(base, method).trainable_params() == wanted[method] + head, method
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "adapters", "full"])
 def test_a_baseline_works_on_a_copy_of_the_base(base: Base, method: str) -> None:
     before = {name: weight.clone() for name, weight in base.whole.state_dict().items()}
     states = [tuned_by(base, method) for _ in range(2)]
@@ -139,7 +141,7 @@ def test_a_baseline_works_on_a_copy_of_the_base(base: Base, method: str) -> None
     assert not torch.equal(states[0](*ROWS), states[1](*ROWS))
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "head_only"])
+@pytest.mark.parametrize("method", ["lora", "adapters", "full", "head_only"])
 def test_a_baseline_starts_as_the_base(base: Base, method: str) -> None:
     bare = Tuned(base, None, linear_head(base, 3, seed=0))
     assert torch.equal(tuned_by(base, method).eval()(*ROWS), bare(*ROWS))
@@ -194,7 +196,9 @@ def test_the_bases_own_dropout_is_on_for_full_fine_tuning_alone(base: Base, meth
     assert torch.equal(tuned(*ROWS), tuned(*ROWS))
 
 
-@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if isinstance(each, Prompt | Lora)])
+@pytest.mark.parametrize(
+    "method", [name for name, each in METHODS.items() if isinstance(each, Prompt | Lora | Adapters)]
+)
 def test_a_methods_own_dropout_is_on_while_it_trains(base: Base, method: str) -> None:
     settings = METHODS[method].model_copy(update={"dropout": 0.5})
     if method not in methods_on(base):
@@ -202,7 +206,7 @@ def test_a_methods_own_dropout_is_on_while_it_trains(base: Base, method: str) ->
     tuned = tune(base, settings, linear_head(base, 3, 0), 0)
     with torch.no_grad():
         for _, parameter in tuned.trained():
-            parameter.add_(torch.randn_like(parameter) * 0.1)  # LoRA starts as nothing
+            parameter.add_(torch.randn_like(parameter) * 0.1)  # LoRA and adapters start as nothing
     tuned.eval()
     rested = tuned(*ROWS)
     assert torch.equal(rested, tuned(*ROWS))
@@ -218,3 +222,37 @@ def test_lora_can_be_told_where(llama_folder: Path, gpt2_folder: Path) -> None:
     assert tuned.trainable_params() == 2 * (64 + 32) + 2 * 32 + 2
     with pytest.raises(RecipeError, match=r"targets = \['wide'\] are not in this base; it has 'down_proj'.*'v_proj'"):
         tune(base, Lora(rate=0.1, targets=("wide",)), linear_head(base, 2, 0), 0)
+
+
+def test_an_adapter_stands_behind_each_feed_forward_part(base: Base) -> None:
+    """As Houlsby et al. draw it: what that part gives, and what the adapter makes of it, before the layer adds."""
+    ends = {
+        "bert": "output.dense", "gpt2": "mlp.c_proj", "llama": "mlp.down_proj", "t5": "DenseReluDense.wo", "bart": "fc2"
+    }  # fmt: skip
+    tuned = tuned_by(base, "adapters").eval()
+    places = {name: part for name, part in tuned.backbone.named_modules() if hasattr(part, "adapter")}
+    assert len(places) == len(base.layers)
+    assert all(name.endswith(ends[base.backbone.config.model_type]) for name in places), places
+    assert not any(name.endswith("attention.output.dense") for name in places)
+    with torch.no_grad():
+        for place in places.values():
+            place.adapter.up.weight.normal_()
+    seen: list[torch.Tensor] = []
+    place = next(iter(places.values()))
+    place.register_forward_hook(lambda part, given, made: seen.extend((given[0], made)))
+    tuned(*ROWS)
+    plain = type(place).forward(place, seen[0])
+    down, up = place.adapter.down, place.adapter.up
+    added = nn.functional.gelu(plain @ down.weight.T + down.bias) @ up.weight.T + up.bias
+    torch.testing.assert_close(seen[1], plain + added)
+
+
+def test_layers_that_end_in_no_linear_map_get_no_adapters(llama_folder: Path) -> None:
+    class Halved(nn.Linear):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return super().forward(states)[..., :32]
+
+    base = load_base(llama_folder)
+    base.layers[1].block.mlp = Halved(32, 64)
+    with pytest.raises(RecipeError, match=r"layers of this base \('llama'\) end otherwise.*\[baselines.lora\]"):
+        tune(base, METHODS["adapters"], linear_head(base, 2, 0), 0)

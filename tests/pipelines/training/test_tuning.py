@@ -12,13 +12,26 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, RobertaConfig
 
 from pipelines.errors import RecipeError
 from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
-from pipelines.inference.base import load_base
+from pipelines.inference.base import context_of, load_base
 from pipelines.inference.predictor import load_predictor
-from pipelines.recipe import Baselines, BasePin, Data, Full, HeadOnly, Lora, Optimisation, Prompt, Recipe, Template
+from pipelines.recipe import (
+    Adapters,
+    Baselines,
+    BasePin,
+    Data,
+    Full,
+    HeadOnly,
+    Lora,
+    Optimisation,
+    Prompt,
+    Recipe,
+    Template,
+)
 from pipelines.store.trees import load_tree
 from pipelines.training import tuning
 from pipelines.training.compute import Compute
@@ -26,7 +39,7 @@ from pipelines.training.job import TrainJob
 from pipelines.training.loop import logits_of
 from pipelines.training.shards import read_rows
 from pipelines.training.tuned import linear_head, tune
-from pipelines.training.tuning import job_for, minting_digest, train_all
+from pipelines.training.tuning import _check_room, job_for, minting_digest, train_all
 
 RECIPE = Recipe(
     name="tickets",
@@ -36,9 +49,13 @@ RECIPE = Recipe(
     training=Optimisation(epochs=1, batch_size=16),
     prompt=Prompt(method="prompt-tuning", tokens=3, rate=0.1),
     baselines=Baselines(
-        lora=Lora(rank=2, rate=0.01, targets=("nowhere",)), full=Full(rate=1e-3), head_only=HeadOnly(rate=0.1)
+        lora=Lora(rank=2, rate=0.01, targets=("nowhere",)),
+        adapters=Adapters(bottleneck=2, rate=0.01),
+        full=Full(rate=1e-3),
+        head_only=HeadOnly(rate=0.1),
     ),
 )
+NAMES = ["prompt", "lora", "adapters", "full", "head_only"]
 MENDED = RECIPE.model_copy(update={"baselines": RECIPE.baselines.model_copy(update={"lora": Lora(rank=2, rate=0.01)})})
 
 
@@ -90,18 +107,16 @@ def contenders(tuned: Tuning) -> list[Contender]:
 def test_what_was_finished_before_a_failure_is_kept(tuned: Tuning) -> None:
     assert tuned.failure.startswith("baselines.lora.targets = ['nowhere'] are not in this base; it has 'dense', 'key'")
     assert tuned.told[0] == [("prompt", False)]
-    assert tuned.told[1] == [("prompt", True), ("lora", False), ("full", False), ("head_only", False)]
+    assert tuned.told[1] == [("prompt", True), *((name, False) for name in NAMES[1:])]
 
 
 def test_a_second_time_everything_comes_from_the_store(tuned: Tuning) -> None:
     first, second = tuned.results
-    assert tuned.told[2] == [(name, True) for name in ("prompt", "lora", "full", "head_only")]
+    assert tuned.told[2] == [(name, True) for name in NAMES]
     assert {name: {**value, "reused": None} for name, value in first.items()} == {
         name: {**value, "reused": None} for name, value in second.items()
     }
-    assert {name: value["reused"] for name, value in first.items()} == {
-        "prompt": True, "lora": False, "full": False, "head_only": False,
-    }  # fmt: skip
+    assert {name: value["reused"] for name, value in first.items()} == {name: name == "prompt" for name in NAMES}
 
 
 def test_results_are_what_the_trees_hold(tuned: Tuning, place: Any) -> None:
@@ -143,7 +158,7 @@ def test_scores_are_kept_by_weights_and_rows(
         )  # fmt: skip
 
     digests = score(contenders)
-    assert list(digests) == ["prompt", "lora", "full", "head_only"] and len(set(digests.values())) == 4
+    assert list(digests) == NAMES and len(set(digests.values())) == len(NAMES)
     rows = read_rows(place.folders["test"])
     for digest in digests.values():
         scores = load_scores(place.store, digest)
@@ -218,3 +233,22 @@ def test_checkpoints_are_removed_with_those_that_were_given_up(tmp_path: Path) -
     tuning._forget(others)
     tuning._forget(others)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_and_a_text_that_the_context_does_not_hold_are_refused(any_folder: Path) -> None:
+    """Whatever a base's config calls its positions; T5 reads any number of them."""
+    for tokens, fits in ((32, True), (33, any_folder.name.startswith("t5"))):
+        asked = RECIPE.model_copy(update={"prompt": RECIPE.prompt.model_copy(update={"tokens": tokens})})
+        if fits:
+            _check_room(asked, any_folder)
+        else:
+            with pytest.raises(
+                RecipeError, match=r"prompt.tokens = 33 and .*max_tokens = 32 make 65 .* reads 64\. Low"
+            ):
+                _check_room(asked, any_folder)
+
+
+def test_positions_that_begin_behind_the_padding_are_not_counted() -> None:
+    config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    assert context_of(config) == 512
+    assert context_of(BertConfig(max_position_embeddings=512)) == 512

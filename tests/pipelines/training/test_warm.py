@@ -93,9 +93,9 @@ def test_it_begins_at_the_champions_validation_score_and_stays_ahead_of_a_cold_o
     prompt, went = champion
     kept = went.epochs[went.kept_epoch - 1]
     warm = ready(base, SETTINGS, 4, prompt)
-    correct, loss = validate(warm, rows["validation"], SHARED, base.device)
-    assert float(correct.float().mean()) == pytest.approx(kept.validation_accuracy)
-    assert loss == pytest.approx(kept.validation_loss, abs=1e-6)
+    told = validate(warm, rows["validation"], SHARED, base.device)
+    assert told.accuracy == pytest.approx(kept.validation_accuracy)
+    assert told.loss == pytest.approx(kept.validation_loss, abs=1e-6)
     cold = ready(base, SETTINGS, 4)
     first = {name: trained(tuned, rows).epochs[0] for name, tuned in (("warm", warm), ("cold", cold))}
     assert first["cold"].validation_loss > kept.validation_loss  # a cold one is not there after one epoch

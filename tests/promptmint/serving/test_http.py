@@ -197,6 +197,24 @@ def test_a_decoder_writes_on_in_pieces_and_says_who_did(shop: Any, run: Any, min
         assert running.http.post("/v1/generate", json={**body, "max_new_tokens": 0}).status_code == 422
 
 
+def test_a_prompt_that_was_tuned_to_write_has_texts_and_no_labels(
+    shop: Any, run: Any, mint_on: Any, t5_folder: Path
+) -> None:
+    shop.register("replies", mint_on(t5_folder, max_new_tokens=6))
+    shop.promote("replies", 1)
+    body = {"prompt": "replies", "text": "the invoice is"}
+    with run("replies") as running:
+        (told,) = running.http.get("/v1/prompts").json()["prompts"]
+        assert told["writes"] and told["labels"] == []
+        refused = running.http.post("/v1/predict", json=body)
+        assert refused.status_code == 422 and "POST it to /v1/generate" in refused.json()["detail"]
+        engine, said = running.service.served._engine, {}
+        for untouched in (False, True):
+            *pieces, _ = events(running.http.post("/v1/generate", json={**body, "untouched": untouched}).text)
+            said[untouched] = "".join(json.loads(piece["data"])["text"] for piece in pieces)
+        assert said[False] == "".join(engine.generate("replies@1", body["text"])) != said[True]
+
+
 def test_an_encoder_does_not_write(shop: Any, run: Any) -> None:
     with run("tickets") as running:
         answer = running.http.post("/v1/generate", json=GOOD)
