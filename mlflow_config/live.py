@@ -1,7 +1,7 @@
 """A training as it goes on, in MLflow: a run of its own beside the one that a finished prompt is registered with.
 
-A run that was opened here and registered later would stand half-done after each refusal, kill and retry. What lasts a
-few seconds only is not shown. A process that is killed leaves its run as RUNNING; nothing reads it.
+A run that was opened here and registered later would stand half-done after each refusal, kill and retry. What lasts
+less than half a minute is not shown. A process that is killed leaves its run as RUNNING; nothing reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mlflow_config.tracking import connected, experiment_id
 from pipelines.errors import RegistryError, TransientError
 
-AFTER_S, EVERY_S = 10.0, 5.0  # what has lasted so long is shown, and brought up to date so often
+AFTER_S, EVERY_S = 30.0, 5.0  # what has lasted so long is shown, and brought up to date so often
 SHOWN = ("loss", "rate", "examples_per_s", "tokens_per_s", "seconds_left", "validation_loss", "validation_accuracy")
 
 
