@@ -42,7 +42,7 @@ def register(recipe: str, artifact: Path, record: Mapping[str, Any], files: Mapp
         if (version := _version_of_run(client, recipe, record["run_key"])) is not None:
             return version
         about = {names.TAG_RUN_KEY: record["run_key"]}
-        run = client.create_run(experiment_id(client), run_name=_run_name(record), tags=about)
+        run = client.create_run(experiment_id(client), run_name=_run_name(recipe, record["run_key"]), tags=about)
         run_id = run.info.run_id
         try:
             _log_figures(client, run_id, record)
@@ -189,14 +189,14 @@ def _run_of(client: Any, record: Mapping[str, Any]) -> Any:
     if found := client.search_runs([experiment], asked, max_results=1):
         return found[0].info
     about = {names.TAG_RUN_KEY: key, names.TAG_VERDICT: record["verdict"], "mlflow.note.content": record["reason"]}
-    run = client.create_run(experiment, run_name=_run_name(record), tags=about).info
+    run = client.create_run(experiment, run_name=_run_name(record["recipe"], key), tags=about).info
     _log_figures(client, run.run_id, record)
     client.set_terminated(run.run_id, "FINISHED")
     return run
 
 
-def _run_name(record: Mapping[str, Any]) -> str:
-    return f"{record['recipe']} {record['run_key'][:8]}"
+def _run_name(recipe: str, run_key: str) -> str:
+    return f"{recipe} {run_key[:8]}"
 
 
 def _ensure_model(client: Any, recipe: str) -> None:
