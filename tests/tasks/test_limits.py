@@ -18,13 +18,16 @@ from tasks.limits import no_longer_than, one_of
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_no_more_than_so_many_work_at_once_and_nobody_is_dropped(prefect_server: None, slots: int) -> None:
-    name, working, most, ended = f"turn-{uuid.uuid4().hex}", [0], [0], []
+    name, working, most, ended, full = f"turn-{uuid.uuid4().hex}", [0], [0], [], threading.Event()
 
     @flow
     def work(number: int) -> None:
         with one_of(slots, name):
             working[0] += 1
             most[0] = max(most[0], working[0])
+            if working[0] == slots:
+                full.set()
+            full.wait(20)  # threads start late on a busy machine
             time.sleep(0.3)
             working[0] -= 1
         ended.append(number)
