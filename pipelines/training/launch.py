@@ -26,6 +26,7 @@ from pipelines.training.compute import Compute
 from pipelines.training.job import GPUS, LAUNCHER, Job, JobFile, ScoreJob, TrainJob
 
 POLL_S = 0.2
+ANSWER_S = 2  # a rendezvous that has not answered by then is asked again
 LAST_CALL_S = 30  # at most: when enough machines are there, the others have a quarter of `silence_s` to come as well
 News = Callable[[dict[str, Any]], None]
 Done = Callable[[str, Path], None]
@@ -66,6 +67,7 @@ def join(compute: Compute, scratch: Path) -> None:
     Raises:
         TrainingError: no such launch was met within `silence_s`, or it was broken off.
     """
+    _wait_for_launch(compute)
     with _work_folder(scratch) as work:
         workers = _start(work, JobFile(compute=compute))
         try:
@@ -74,6 +76,20 @@ def join(compute: Compute, scratch: Path) -> None:
             _end(workers)
         if workers.returncode != 0:
             raise _failure(work, compute, workers.returncode)
+
+
+def _wait_for_launch(compute: Compute) -> None:
+    """Until the rendezvous answers: torch's own client asks ever more rarely, and comes too late in the end."""
+    host, port = str(compute.rendezvous).rsplit(":", 1)
+    deadline = time.monotonic() + compute.silence_s
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=ANSWER_S):
+            return
+        time.sleep(POLL_S)
+    raise TrainingError(
+        f"No launch at {compute.rendezvous} within silence_s = {compute.silence_s}. It begins with a run on the "
+        "machine of that address, whose compute profile names as many hosts."
+    )
 
 
 def _needed(compute: Compute, jobs: Sequence[Job]) -> Compute:

@@ -34,7 +34,7 @@ from pipelines.recipe import Full, Head, HeadOnly, Lora, Optimisation, Prompt
 from pipelines.training import worker
 from pipelines.training.compute import Compute
 from pipelines.training.job import LAUNCHER, JobFile, TrainJob
-from pipelines.training.launch import _work_folder, launch
+from pipelines.training.launch import _work_folder, join, launch
 from pipelines.training.loop import train
 from pipelines.training.shards import read_rows
 from pipelines.training.tuned import linear_head, tune
@@ -306,6 +306,15 @@ def test_what_a_killed_launcher_left_is_removed_and_what_a_living_one_holds_is_n
         with pytest.raises(Timeout), FileLock(work / LAUNCHER, timeout=0):
             pass
     assert list(tmp_path.iterdir()) == [held]
+
+
+def test_a_machine_that_waits_in_vain_says_for_what(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"  # nobody listens there
+        waiting = Compute(hosts=2, rendezvous=address, interface="lo", silence_s=1)
+        with pytest.raises(TrainingError, match=f"No launch at {address} within silence_s = 1"):
+            join(waiting, tmp_path)
 
 
 def test_two_workers_go_on_to_the_same_bits(place: Any, one_worker: Compute, tmp_path: Path) -> None:
