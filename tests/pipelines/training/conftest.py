@@ -1,4 +1,4 @@
-"""Tickets as rows for a tiny base: in memory, and as shards in a store."""
+"""Rows for a tiny base: some that it learns at once, and tickets, in memory and as shards in a store."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def rows_of(tickets: Any) -> Callable[[Path, int, int], Rows]:
         return Rows([ticket.id for ticket in made], tokens, labels, np.array([len(row) for row in tokens], np.int64))
 
     return rows_of
+
+
+@pytest.fixture(scope="session")
+def rows() -> dict[str, Rows]:
+    """Splits that a tiny base learns in an epoch or two, from whatever seed."""
+    return {"train": separable(160, 1), "validation": separable(60, 2)}
+
+
+def separable(n: int, seed: int) -> Rows:
+    """Rows whose label shows in every token: one class has low ids, the other high ones."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 2)
+    lengths = rng.integers(3, 12, n)
+    tokens = [
+        (rng.integers(5, 13, length) + 60 * label).tolist() for label, length in zip(labels, lengths, strict=True)
+    ]
+    return Rows([str(row) for row in range(n)], tokens, labels, lengths)
 
 
 @dataclass(frozen=True)

@@ -40,22 +40,6 @@ SHARED = Optimisation(epochs=4, batch_size=16)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def separable(n: int, seed: int) -> Rows:
-    """Rows whose label shows in every token: one class has low ids, the other high ones."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(n) % 2)
-    lengths = rng.integers(3, 12, n)
-    tokens = [
-        (rng.integers(5, 13, length) + 60 * label).tolist() for label, length in zip(labels, lengths, strict=True)
-    ]
-    return Rows([str(row) for row in range(n)], tokens, labels, lengths)
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, Rows]:
-    return {"train": separable(160, 1), "validation": separable(60, 2)}
-
-
 @pytest.fixture(scope="module")
 def base(bert_folder: Path) -> Base:
     return load_base(bert_folder)

@@ -26,8 +26,8 @@ from pipelines.training.tuned import Tuned, linear_head, tune
 from pipelines.training.warm import NOBODY, Begun, Start, begin, misfit
 
 LABELS = ("account", "billing")
-SHARED = Optimisation(epochs=3, batch_size=8)
-SETTINGS = Prompt(method="p-tuning-v2", tokens=4, rate=0.03, dropout=0.2, warm_start=True)
+SHARED = Optimisation(epochs=3, batch_size=16)
+SETTINGS = Prompt(method="p-tuning-v2", tokens=4, rate=0.03, head_rate=0.03, dropout=0.2, warm_start=True)
 RECIPE = Recipe(
     name="tickets",
     base=BasePin(name="tiny/bert", sources=("file://base",)),
@@ -43,11 +43,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def base(bert_folder: Path) -> Base:
     return load_base(bert_folder)
-
-
-@pytest.fixture(scope="module")
-def rows(rows_of: Any, bert_folder: Path) -> dict[str, Rows]:
-    return {"train": rows_of(bert_folder, 49, 1), "validation": rows_of(bert_folder, 60, 2)}
 
 
 def ready(base: Base, settings: Prompt, seed: int, champion: SoftPrompt | None = None) -> Tuned:
