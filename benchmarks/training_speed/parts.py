@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,18 +132,36 @@ def sweep(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
 
 
 def ddp(case: Case, steps: int, repetitions: int) -> dict[str, Any]:
-    """Two ranks of one thread beside one rank of one thread, on the same batches."""
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    """Two ranks of one thread beside one rank of one thread, on the same batches; and two that have nothing in common.
+
+    The last two train at once on half of each batch and wait for nobody: what two ranks could reach on this machine.
+    """
+    seconds: dict[str, list[float]] = {"one": [], "two": [], "apart": []}
     losses, sent = {}, {}
     for _ in range(repetitions):
-        for ranks in seconds:
+        for name, ranks in (("one", 1), ("two", 2)):
             went = _child("ddp", *_named(case), str(steps), ranks=ranks)
-            seconds[ranks].append(went["seconds"])
-            losses[ranks], sent[ranks] = went["losses"], went["bytes_per_step"]
+            seconds[name].append(went["seconds"])
+            losses[name], sent[name] = went["losses"], went["bytes_per_step"]
+        with ThreadPoolExecutor(2) as both:
+            halves = [both.submit(_child, "half", *_named(case), str(steps)) for _ in range(2)]
+            seconds["apart"].append(max(half.result()["seconds"] for half in halves))
     return {
         **case.to_json(), "steps": steps, "seconds": seconds, "losses": losses,
-        "efficiency": _ratio(seconds[1], seconds[2]), "bytes_per_step": sent[2], "prompt_bytes": went["prompt_bytes"],
+        "efficiency": _ratio(seconds["one"], seconds["two"]), "ceiling": _ratio(seconds["one"], seconds["apart"]),
+        "bytes_per_step": sent["two"], "prompt_bytes": went["prompt_bytes"],
     }  # fmt: skip
+
+
+def half_alone(case: Case, steps: int) -> dict[str, Any]:
+    """A training of one thread on half of each batch, without other ranks."""
+    torch.set_num_threads(1)
+    with folder_of(case.base) as folder:
+        ours = Ours(case, folder)
+    size = BATCH // 2
+    warm, rows = (_sorted_alike(rows_of(case.data, number * size)) for number in (2, steps))
+    ours.run(warm, size)
+    return {"seconds": ours.run(rows, size).seconds}
 
 
 def of_rank(case: Case, steps: int) -> dict[str, Any]:
@@ -163,10 +182,10 @@ def of_rank(case: Case, steps: int) -> dict[str, Any]:
 
             self.register_comm_hook(None, count)
 
+    with folder_of(case.base) as folder:  # before the ranks know of each other: only the first of several would write
+        ours = Ours(case, folder)
     torch.distributed.init_process_group("gloo")
     loop.DistributedDataParallel = Counted  # type: ignore[misc]
-    with folder_of(case.base) as folder:
-        ours = Ours(case, folder)
     warm, rows = (_sorted_alike(rows_of(case.data, number * BATCH)) for number in (2, steps))
     ours.run(warm)
     sent = 0

@@ -8,7 +8,8 @@ The folder `shared` with models and data lies beside the checkout, or where SHAR
 same_math     both sides on equal batches of 16 random rows, alternately, in one process; losses of every step beside
               each other. "unsorted" is ours with all rows of a batch side by side in attention, as theirs are
 memory        growth beyond the loaded base, a process each
-ddp           two ranks of one thread beside one, on batches of rows of like lengths, as training makes them
+ddp           two ranks of one thread beside one, on batches of rows of like lengths, as training makes them, always
+              three times; "ceiling" is what two trainings on half of each batch reach that have nothing in common
 sweep         eight prompts in one forward pass beside one after another, 16 rows each
 reuse         a prompt after the text, which is read once, beside PEFT's before it; texts of 128, 256 and 512 tokens,
               P = 20: "first" is the epoch that reads them, "later" every other one, and the geomean is of these. Its
@@ -79,7 +80,7 @@ def measured(only: list[str], cases: list[Case], steps: int, repetitions: int) -
         each = [parts.memory(case, 3) for case in cases]
         result["memory"] = {"cases": each, "ratio": parts.geomean([case["ratio"] for case in each])}
     if "ddp" in only:
-        result["ddp"] = parts.ddp(Case("tiny_llama", "ag_news", 20), steps, repetitions)
+        result["ddp"] = parts.ddp(Case("tiny_llama", "ag_news", 20), steps, max(3, repetitions))
     if "sweep" in only:
         result["sweep"] = parts.sweep(Case("tiny_llama", "sst2", 20), steps, repetitions)
     if "reuse" in only:
@@ -110,7 +111,7 @@ def brief(result: dict[str, Any]) -> dict[str, Any]:
     wanted = {
         "same_math": ("cases", "geomean", "geomean_unsorted"),
         "reuse": ("cases", "geomean", "geomean_first", "accuracy"), "sweep": ("speedup",),
-        "ddp": ("efficiency", "bytes_per_step"), "memory": ("ratio",), "incremental": ("fraction",),
+        "ddp": ("efficiency", "ceiling", "bytes_per_step"), "memory": ("ratio",), "incremental": ("fraction",),
     }  # fmt: skip
     shown = {}
     for part, keys in wanted.items():
@@ -127,7 +128,8 @@ def child(answer: str, part: str, *words: str) -> None:
         found = parts.grown_memory(side, Case(base, data, int(tokens)), int(steps))
     else:
         base, data, tokens, steps = words
-        found = parts.of_rank(Case(base, data, int(tokens)), int(steps))
+        of = {"ddp": parts.of_rank, "half": parts.half_alone}[part]
+        found = of(Case(base, data, int(tokens)), int(steps))
     if int(os.environ.get("RANK", 0)) == 0:
         Path(answer).write_text(json.dumps(found))
 

@@ -48,10 +48,11 @@ class Ours:
         """The prompt's vectors [P, d] before training."""
         return self.tuned().prompt.get_parameter("embeddings").detach().clone()  # type: ignore[union-attr]
 
-    def run(self, rows: Rows) -> Ran:
+    def run(self, rows: Rows, batch: int = BATCH) -> Ran:
         """One pass over the rows."""
         first = Rows(rows.ids[:1], rows.tokens[:1], rows.labels[:1], rows.lengths[:1])
-        went = train(self.tuned(), self.case.prompt(), OPTIMISATION, SEED, rows, first, lambda news: None)
+        shared = OPTIMISATION.model_copy(update={"batch_size": batch})
+        went = train(self.tuned(), self.case.prompt(), shared, SEED, rows, first, lambda news: None)
         return Ran([loss for _, loss in went.curve], went.seconds)
 
 

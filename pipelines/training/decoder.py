@@ -186,6 +186,31 @@ def last_states(base: Base, parts: Sequence[tuple[Tensor, Tensor]], prompt: Mapp
     return put(states, plan.order, len(plan.order))
 
 
+@torch.no_grad()
+def text_read(base: Base, input_ids: Tensor) -> Tensor:
+    """What `keys_and_values` makes of one text [1, T] on a base that fits: [2, L, H_kv, T, d_h]."""
+    states = base.embeddings(input_ids[0])
+    turns = base.backbone.rotary_emb(states[None], torch.arange(len(states))[None])
+    cosines, sines = (each[0, :, : each.shape[2] // 2] for each in turns)
+    read: list[Tensor] = []
+    for number, block in enumerate(base.backbone.layers):
+        attention, norm, heads = block.self_attn, block.input_layernorm, _heads(base, number)
+        turned, kept = [attention.q_proj, attention.k_proj], [attention.v_proj]
+        queries, *made = (
+            each.unflatten(1, (-1, heads.width)).transpose(0, 1)
+            for each in projected(states, (cosines, sines), norm, turned, kept)
+        )
+        read.append(torch.stack(made))
+        if number < len(base.layers) - 1:  # the last layer's states are of no use
+            keys, values = made
+            taken = nn.functional.scaled_dot_product_attention(
+                queries[None], keys[None], values[None], is_causal=True, scale=heads.scaling, enable_gqa=True
+            )[0]
+            states = torch.addmm(states, taken.transpose(0, 1).flatten(1), attention.o_proj.weight.T)
+            states = gated(states, block.post_attention_layernorm, block.mlp)
+    return torch.stack(read, 1)
+
+
 def _heads(base: Base, layer: int) -> Heads:
     found = base.layers[layer]
     attention: Any = found.module

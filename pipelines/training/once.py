@@ -39,10 +39,11 @@ from pipelines.prompts.parameterisation import AtMarker, InDecoder
 from pipelines.tokens.template import MARKER
 from pipelines.training.activations import Activations, Room, digest_of
 from pipelines.training.collective import world
+from pipelines.training.decoder import fits, text_read
 from pipelines.training.shards import Rows
 from pipelines.training.tuned import Tuned
 
-VERSION = 1  # of what is kept; another one is read anew
+VERSION = 2  # of what is kept; another one is read anew
 BLOCK_BYTES = 64 * 2**20
 Told = Callable[[int, int], None]  # how many texts of how many have been read
 
@@ -55,6 +56,7 @@ class BehindText(nn.Module):
     def __init__(self, tuned: Tuned) -> None:
         super().__init__()
         self.tuned = tuned
+        self.fits = fits(tuned.base)
 
     def part(self, row: Sequence[int]) -> Sequence[int]:
         """What of a row is read once."""
@@ -62,6 +64,8 @@ class BehindText(nn.Module):
 
     def read(self, ids: Tensor) -> Tensor:
         """The keys and values [2, L, H_kv, T, d_h] of token ids [1, T]."""
+        if self.fits and not torch.is_autocast_enabled("cpu"):
+            return text_read(self.tuned.base, ids)
         return torch.stack(keys_and_values(self.tuned.base, ids))
 
     def inputs(self, rows: Sequence[Sequence[int]], kept: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:

@@ -24,7 +24,7 @@ from pipelines.training.job import TrainJob
 from pipelines.training.launch import News, launch, remove_left
 from pipelines.training.warm import Start, misfit
 
-STAGE = Stage("train", 8)
+STAGE = Stage("train", 9)
 ABANDONED_S = 14 * 24 * 3600  # checkpoints that nobody has gone on from for so long are given up
 
 Told = Callable[[str, bool], None]  # a method's name, and whether it came from the store

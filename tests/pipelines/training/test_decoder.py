@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.inference.base import Base, load_base
-from pipelines.inference.forward import padded
+from pipelines.inference.forward import keys_and_values, padded
 from pipelines.recipe import Prompt
-from pipelines.training.decoder import fits, last_states, written_out
+from pipelines.training.decoder import fits, last_states, text_read, written_out
 from pipelines.training.tuned import linear_head, tune
 
 ROWS = padded([[5, 6, 7], [8] * 21, [9, 10, 11, 12], [13], [14, 15, 16]])
@@ -62,6 +62,12 @@ def test_the_gradients_are_those_of_small_differences(llama: Base) -> None:
         assert torch.allclose(last_states(llama, parts, {"embeddings": vectors}), torch.cat(alone), rtol=0, atol=1e-12)
     vectors = vectors[:, :, :].requires_grad_()
     assert torch.autograd.gradcheck(read, vectors, fast_mode=True)
+
+
+@pytest.mark.parametrize("length", [1, 9])
+def test_what_is_read_of_a_text_are_the_keys_and_values_of_the_base(llama: Base, length: int) -> None:
+    ids = torch.arange(5, 5 + length)[None]
+    assert torch.allclose(text_read(llama, ids), torch.stack(keys_and_values(llama, ids)), rtol=0, atol=1e-6)
 
 
 def test_another_architecture_goes_its_own_way(llama: Base, gpt2_folder: Path, bert_folder: Path) -> None:
