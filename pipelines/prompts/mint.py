@@ -14,7 +14,7 @@ from pipelines.inference.forward import padded
 from pipelines.inference.generation import first_tokens, said_logits
 from pipelines.prompts.artifact import Proof, write_prompt, write_proof
 from pipelines.prompts.methods import PRESETS
-from pipelines.prompts.parameterisation import AtMarker, InDecoder
+from pipelines.prompts.parameterisation import Placed
 from pipelines.recipe import Prompt, Template
 from pipelines.tokens.template import encode
 from pipelines.training.job import TrainJob
@@ -62,10 +62,11 @@ def _settings(tuned: Tuned, settings: Prompt) -> dict[str, Any]:
 def _described(tuned: Tuned, settings: Prompt) -> dict[str, str]:
     """The method's axes, the place as the template has it; of an encoder-decoder also which half reads the prompt."""
     described = PRESETS[settings.method].described
-    if isinstance(tuned.prompt, AtMarker):
-        described = {**described, "place": "at the template's {prompt}"}
-    if isinstance(tuned.prompt, InDecoder):
-        return {**described, "place": "before what the decoder says"}
+    match tuned.prompt:
+        case Placed(name="in_decoder"):
+            return {**described, "place": "before what the decoder says"}
+        case Placed(name="inserted"):
+            described = {**described, "place": "at the template's {prompt}"}
     return described if tuned.base.seq2seq is None else {**described, "place": f"{described['place']}, in the encoder"}
 
 

@@ -176,25 +176,17 @@ class Dropout(nn.Module):
         return kept.to(tensor) / (1 - self.rate)
 
 
-class AtMarker(nn.Module):
-    """A prompt of vectors among the input embeddings that stands where its rows have a marker, not before the text."""
+class Placed(nn.Module):
+    """A prompt of vectors that does not stand before the text, but where its name says, by those of `injection.py`.
 
-    def __init__(self, inner: nn.Module) -> None:
+    `inserted`: where a row has its marker. `in_decoder`: before what the decoder of an encoder-decoder says.
+    """
+
+    def __init__(self, inner: nn.Module, name: str) -> None:
         super().__init__()
         self.inner = inner
+        self.name = name
 
     def forward(self) -> dict[str, Tensor]:
-        """`inserted` [P, d]."""
-        return {"inserted": self.inner()["embeddings"]}
-
-
-class InDecoder(nn.Module):
-    """A prompt of vectors that the decoder of an encoder-decoder reads, before what it says."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self) -> dict[str, Tensor]:
-        """`in_decoder` [P, d]."""
-        return {"in_decoder": self.inner()["embeddings"]}
+        """The vectors [P, d] under their name."""
+        return {self.name: self.inner()["embeddings"]}

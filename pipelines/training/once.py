@@ -35,7 +35,7 @@ from pipelines.inference.forward import (
     states_from,
 )
 from pipelines.inference.label_words import must_be_read, scores_in_decoder
-from pipelines.prompts.parameterisation import AtMarker, InDecoder
+from pipelines.prompts.parameterisation import Placed
 from pipelines.tokens.template import MARKER
 from pipelines.training.activations import Activations, Room, digest_of
 from pipelines.training.collective import world
@@ -163,11 +163,12 @@ def above_what_is_kept(tuned: Tuned, rows: Sequence[Rows] = ()) -> Above | None:
     Label words that have to be read are said over the whole text: there everything runs in every step.
     """
     base, prompt = tuned.base, tuned.prompt
-    if isinstance(prompt, InDecoder):
+    place = prompt.name if isinstance(prompt, Placed) else None
+    if place == "in_decoder":
         return BehindEncoder(tuned)
     if prompt is None or must_be_read(base, tuned.head_tensors()):
         return None
-    if isinstance(prompt, AtMarker):
+    if place == "inserted":
         begins = any(row[0] == MARKER for each in rows for row in each.tokens)
         return BehindText(tuned) if base.packs and _layers_are_alike(base) and not begins else None
     layer = entered_layer({name.rpartition(".")[2]: tensor for name, tensor in prompt.named_parameters()})

@@ -16,7 +16,7 @@ from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.inference.writing import target_logits, writes
 from pipelines.prompts.artifact import SoftPrompt
 from pipelines.prompts.methods import new_prompt, possible_on
-from pipelines.prompts.parameterisation import AtMarker, Dropout, InDecoder
+from pipelines.prompts.parameterisation import Dropout, Placed
 from pipelines.recipe import Adapters, Full, HeadOnly, Lora, Method, Prompt, ZeroShot
 from pipelines.training.adapters import with_adapters
 
@@ -135,8 +135,8 @@ def tune(
                         "prompt.half = 'decoder' needs an encoder-decoder (T5, BART) and label words, which its "
                         "decoder says; other bases have no such half. Leave the key out."
                     )
-                prompt = InDecoder(prompt)
-            return Tuned(base, AtMarker(prompt) if marked else prompt, head).to(base.device)
+                prompt = Placed(prompt, "in_decoder")
+            return Tuned(base, Placed(prompt, "inserted") if marked else prompt, head).to(base.device)
         case Lora():
             with torch.random.fork_rng(devices=[]):  # PEFT draws its start from the global state
                 torch.manual_seed(seed)
