@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASES = {"minilm": "sst2.toml", "tiny_llama": "subj_decoder.toml"}  # the recipe whose base this is
 
 SEARCH_ROWS, TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 500, 2000, 500, 2000  # at most
-EPOCHS = 6
+EPOCHS = {SEARCH_ROWS: 6, TRAIN_ROWS: 4}  # as many as ten hours of a processor allow for all six cells
 SEEDS = (17, 18, 19)
 FINALISTS = 4  # presets that go on from the search
 
@@ -88,8 +88,8 @@ CELLS = (
 )
 
 
-def recipe_for(name: str, base: str, table: Path) -> Recipe:
-    """A cell's recipe on one table of rows, every method in it at the first setting of its grid."""
+def recipe_for(name: str, base: str, table: Path, rows: int) -> Recipe:
+    """A cell's recipe on a table of so many training rows, every method in it at the first setting of its grid."""
     lent = load_recipe(ROOT / "recipes" / BASES[base])
     asked = SETS[name]
     recipe = Recipe(
@@ -97,7 +97,7 @@ def recipe_for(name: str, base: str, table: Path) -> Recipe:
         base=lent.base,
         data=Data(path=str(table), labels=asked.labels, split="split", checks=Checks(max_quarantined=0.2)),
         template=Template(max_tokens=asked.max_tokens),
-        training=Optimisation(epochs=EPOCHS, batch_size=32, precision="bf16"),
+        training=Optimisation(epochs=EPOCHS[rows], batch_size=32, precision="bf16"),
         prompt=Prompt(method="prompt-tuning", tokens=16, rate=0.3, head_rate=5e-3),
         baselines=Baselines(
             lora=Lora(rate=1e-3, head_rate=5e-3),

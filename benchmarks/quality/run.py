@@ -85,8 +85,8 @@ def main() -> None:
 def run_cell(name: str, base: str, data: Path) -> None:
     """Search and final runs of one cell; what is kept already is left alone."""
     cell = f"{name}-{base}"
-    search_all(cell, name, Place(recipe_for(name, base, table(name, data, SEARCH_ROWS))))
-    recipe = recipe_for(name, base, table(name, data, TRAIN_ROWS))
+    few, recipe = (recipe_for(name, base, table(name, data, rows), rows) for rows in (SEARCH_ROWS, TRAIN_ROWS))
+    search_all(cell, name, Place(few))
     run_all(cell, [*finalists(cell, RESULTS), *BASELINES], Place(recipe))
     ask_untouched(cell, WORDS.get((name, base), []), recipe)
 

@@ -140,7 +140,7 @@ def test_macro_f1_of_one_seed_is_the_gates_own(quality: Any) -> None:
 
 
 def test_every_method_has_four_settings_that_its_recipe_allows(quality: Any) -> None:
-    recipe = quality.cells.recipe_for("subj", "minilm", Path("table.parquet"))
+    recipe = quality.cells.recipe_for("subj", "minilm", Path("table.parquet"), quality.cells.SEARCH_ROWS)
     for method in quality.cells.GRID:
         tried = list(quality.cells.sweep_of(method, "subj").combinations())
         assert len(tried) == 4, method
