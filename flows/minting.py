@@ -108,7 +108,7 @@ def check(run: Run) -> Checked:
 def train(run: Run, checked: Checked) -> Tuned:
     """The prompt and its baselines, at the settings that a sweep chose where the recipe has one."""
     recipe, base, compute, record = run.recipe, run.base, run.compute, run.record
-    warm = recipe.prompt.warm_start
+    warm = recipe.starts_warm
     begun = training.begin(recipe, base, run.key, checked.splits) if warm else Begun(None)
     if recipe.sweep:
         with timed(run.spent, "sweep"):

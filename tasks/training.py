@@ -36,7 +36,7 @@ def keep(recipe: Recipe, base: PinnedBase, splits: Mapping[str, str], refresh: S
 
 @task(task_run_name="begin", **RETRYING)
 def begin(recipe: Recipe, base: PinnedBase, run_key: str, splits: Mapping[str, str]) -> Begun:
-    """What the prompt's training starts from: the champion, where `prompt.warm_start` asks for it and it may be."""
+    """What the prompt's training starts from: the champion, where it may be."""
     store = the_store()
     champion = reigning(store, the_ledger(), recipe.name, run_key)
     return warm.begin(store, champion, base.digest, recipe.data.labels, splits, cache_folder())

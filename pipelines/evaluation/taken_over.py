@@ -28,7 +28,7 @@ def baseline_lines(record: Record, news_only: bool = False) -> list[str]:
 
 
 def start_line(record: Record) -> str:
-    """Where the prompt's training began, where the recipe asked for a warm start."""
+    """Where the prompt's training began, where it could have been a champion's."""
     start = record.get("start")
     if not start:
         return ""

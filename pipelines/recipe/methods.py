@@ -84,7 +84,7 @@ class Prompt(Method):
     init_scale: float = Field(
         0.02, gt=0
     )  # standard deviation of a random start; where an encoder or a generator reads it, 1.0
-    warm_start: bool = False  # from the champion where there is one that fits, else from `init`
+    warm_start: bool | None = None  # from the champion where there is one that fits, else from `init`; see Recipe
     dropout: float = Field(0.0, ge=0, lt=1)  # of the prompt's numbers, in each training step
     activations: Literal["bf16", "fp32"] = "bf16"  # how exactly training keeps what of a text the prompt cannot change
     encoder: Literal["lstm", "mlp"] = "lstm"  # between the table and the prompt
@@ -128,7 +128,7 @@ class Prompt(Method):
     def _what_it_has(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         not_asked = {
             "init_text": self.init_text is None,
-            "warm_start": not self.warm_start,
+            "warm_start": self.warm_start is None,
             "activations": self.activations == "bf16",
             "half": self.half == "encoder",
         }

@@ -12,7 +12,7 @@ from ..errors import listed
 from .drift import Drift
 from .gates import Gates
 from .generation import misfit_of_generation
-from .methods import INSERTED, Baselines, Optimisation, Prompt
+from .methods import INSERTED, WARM, Baselines, Optimisation, Prompt
 from .problem import BasePin, Data, Head, Template
 from .section import Name, Section, Seed
 from .sweep import Sweep, changed, in_one_line
@@ -66,6 +66,12 @@ class Recipe(Section):
     def digest(self) -> str:
         """What this recipe asks for, whatever it is described as and wherever it lies."""
         return digest_json(self.model_dump(mode="json", exclude={"description"}))
+
+    @property
+    def starts_warm(self) -> bool:
+        """Whether the prompt begins at the champion's numbers where they fit. A sweep compares, so it has to ask."""
+        able = self.prompt.method in WARM and self.prompt.half == "encoder" and self.sweep is None
+        return able if self.prompt.warm_start is None else self.prompt.warm_start
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:

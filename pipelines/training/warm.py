@@ -1,4 +1,4 @@
-"""A warm start: the champion's numbers where a prompt's training begins, where the recipe asks for it and it may be.
+"""A warm start: the champion's numbers where a prompt's training begins, unless the recipe says no or it may not be.
 
 A prompt is never started from one that was tuned on the very same examples: it starts from what that one started from.
 So a changed gate mints the same prompt again, and no run chases its own tail. Nor is it started from one that has seen
@@ -10,7 +10,7 @@ says, and the run's record tells why:
     seen            digest of every text that it and those before it have seen (data/seen.py)
     why_not         why it is cold; empty where it is warm
 
-See docs/decisions/0032-what-a-run-takes-over-is-named.md.
+See docs/decisions/0032-what-a-run-takes-over-is-named.md and 0040-a-retraining-starts-warm.md.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ TRAINED = ("lora", "full", "head_only")
 def shop(workshop: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = workshop(tmp_path_factory.mktemp("amortised") / "workshop")
     made.edit("[baselines.lora]", "[baselines]\nkeep_days = 30\n\n[baselines.lora]")
-    made.edit("tokens = 4", "tokens = 4\nwarm_start = true")
     return made
 
 

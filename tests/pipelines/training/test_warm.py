@@ -14,7 +14,7 @@ from pipelines.data.writing import write_rows
 from pipelines.inference.base import Base, load_base
 from pipelines.promotion.champion import Champion
 from pipelines.prompts.artifact import SoftPrompt, read_prompt
-from pipelines.recipe import BasePin, Data, Head, Optimisation, Prompt, Recipe, Template
+from pipelines.recipe import BasePin, Data, Head, Optimisation, Prompt, Recipe, Sweep, Template
 from pipelines.recipe.methods import WARM
 from pipelines.store.local import LocalStore
 from pipelines.store.trees import save_tree, tree_key
@@ -236,7 +236,24 @@ def test_the_start_is_in_the_key_by_its_digest_alone(place: Any, shop: Shop) -> 
     assert inputs(started, longer) == inputs(None, longer)
 
 
-def test_a_recipe_that_does_not_ask_keeps_its_digest_and_an_encoder_cannot() -> None:
+@pytest.mark.parametrize(
+    ("change", "warm"),
+    [
+        ({"method": "p-tuning-v2"}, True),
+        ({"method": "p-tuning-v2", "warm_start": False}, False),
+        ({"method": "residual"}, False),
+        ({"method": "prompt-tuning", "half": "decoder"}, False),
+    ],
+)
+def test_a_retraining_starts_warm_where_it_can_unless_it_is_told_not_to(change: dict[str, Any], warm: bool) -> None:
+    prompt = Prompt(tokens=4, rate=0.1, **change)
+    recipe = RECIPE.model_copy(update={"prompt": prompt, "head": Head(kind="verbaliser", words=("a", "b"))})
+    assert recipe.starts_warm is warm
+    swept = recipe.model_copy(update={"sweep": Sweep(prompt=({"rate": [0.1, 0.2]},))})
+    assert not swept.starts_warm, "its candidates are compared"
+
+
+def test_a_recipe_that_does_not_say_keeps_its_digest_and_an_encoder_cannot() -> None:
     assert "warm_start" not in Prompt(method="late", layer=1, tokens=4, rate=0.1).model_dump()
     assert SETTINGS.model_dump()["warm_start"] is True
     with pytest.raises(ValueError, match=r"warm_start needs a method whose artifact .* Of p-tuning it holds what an"):
