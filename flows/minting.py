@@ -19,6 +19,7 @@ from pipelines.costs import Meter
 from pipelines.data.drift import all_seen
 from pipelines.data.drift import refusal as drift_refusal
 from pipelines.errors import LedgerConflict
+from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.power import foresee, low
 from pipelines.evaluation.power import refusal as power_refusal
 from pipelines.recipe import Recipe
@@ -97,11 +98,14 @@ def check(run: Run) -> Checked:
     _refuse(all_seen(seen, recipe.gates))
 
     with timed(run.spent, "tokenize"):
-        shards = tokenize(recipe, run.base, report)
+        encoded = record["tokens"] = tokenize(recipe, run.base, report)
+    for line in cut_lines(record):
+        tell(News("tokenize", line))
     if recipe.drift:
         with timed(run.spent, "drift"):
             record["drift"] = drift(recipe, run.base, run.key, splits, run.compute)
         _refuse(drift_refusal(record["drift"]))
+    shards = {split: each["tree"] for split, each in encoded.items()}
     return Checked(report["tree"], splits, shards, seen["ids"] if seen else None)
 
 

@@ -17,7 +17,7 @@ from pipelines.store.trees import load_checked_tree, load_tree
 from pipelines.training.compute import Compute
 from tasks.progress import StageProgress
 from tasks.retrying import RETRYING
-from tasks.tokens import shards as shards_of
+from tasks.tokens import encoded
 
 
 @task(task_run_name="seen by the champion", **RETRYING)
@@ -47,7 +47,7 @@ def drift(
 
         known = champion.record["data"]["split_trees"] if champion.record else {}
         parts = [
-            (load_tree(store, shards_of(recipe, recipe.template, base, trees[split]), cache_folder()), places)
+            (load_tree(store, encoded(recipe, recipe.template, base, trees[split])["tree"], cache_folder()), places)
             for trees, side in ((known, before), (split_trees, after))
             for split, places in side.thinned(settings.embedded).items()
         ]

@@ -22,7 +22,7 @@ from pipelines.store.trees import load_checked_tree, load_tree
 from pipelines.training.compute import Compute
 from tasks.progress import StageProgress
 from tasks.retrying import RETRYING
-from tasks.tokens import shards as shards_of
+from tasks.tokens import encoded
 
 if TYPE_CHECKING:
     from pipelines.evaluation.scoring import Contender
@@ -62,7 +62,7 @@ def score_disturbed(
         made = once(
             store, STAGE, inputs, partial(disturb_split, store, test_tree, gate.to, gate.rate, recipe.seed, cache)
         )
-        tokens = shards_of(recipe, recipe.template, base, made.value["tree"])
+        tokens = encoded(recipe, recipe.template, base, made.value["tree"])["tree"]
         name = claim_of_robustness(gate).name
         found[name] = {"changed": made.value["changed"], "scores": {}}
         for method in filter(None, ("prompt", gate.beside)):
@@ -125,7 +125,7 @@ def score_champion(recipe: Recipe, run_key: str, test_tree: str, compute: Comput
     base = base_record(store, card["base"]["digest"])
     head = Head(**{key: card["head"][key] for key in Head.model_fields if key in card["head"]})
     contender = Contender("champion", "prompt", tree, {}, head, recipe.data.labels)
-    tokens = shards_of(recipe, Template(**card["template"]), base, test_tree)
+    tokens = encoded(recipe, Template(**card["template"]), base, test_tree)["tree"]
     folder = load_checked_tree(store, base.digest, cache_folder())
     digests = score_all(
         store, [contender], base.digest, folder, tokens, compute, cache_folder(), StageProgress("score-champion")

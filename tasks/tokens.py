@@ -18,13 +18,13 @@ from tasks.retrying import RETRYING
 
 
 @task(task_run_name="tokenize", **RETRYING)
-def tokenize(recipe: Recipe, base: PinnedBase, report: Mapping[str, Any]) -> dict[str, str]:
-    """`{split: tree of its shards}`, for the recipe's template and base."""
-    return {split: shards(recipe, recipe.template, base, tree) for split, tree in report["split_trees"].items()}
+def tokenize(recipe: Recipe, base: PinnedBase, report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each split what `encode.tokenize` gives, for the recipe's template and base."""
+    return {split: encoded(recipe, recipe.template, base, tree) for split, tree in report["split_trees"].items()}
 
 
-def shards(recipe: Recipe, template: Template, base: PinnedBase, split_tree: str) -> str:
-    """The tree of one split's shards, from the store where it was made before."""
+def encoded(recipe: Recipe, template: Template, base: PinnedBase, split_tree: str) -> dict[str, Any]:
+    """One split's shards and how long they are, from the store where they were made before."""
     store, labels = the_store(), recipe.data.labels
     inputs: dict[str, Any] = {
         "split": split_tree,
@@ -40,5 +40,5 @@ def shards(recipe: Recipe, template: Template, base: PinnedBase, split_tree: str
             store, split_tree, folder, base.digest, template, labels, cache_folder(), recipe.head.max_new_tokens
         )
 
-    tree: str = once(store, encode.STAGE, inputs, compute).value["tree"]
-    return tree
+    found: dict[str, Any] = once(store, encode.STAGE, inputs, compute).value
+    return found

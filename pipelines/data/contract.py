@@ -115,13 +115,14 @@ def _rules(data: Data) -> dict[str, list[Rule]]:
 def _text_rules(column: str, checks: Checks, low: int) -> list[Rule]:
     """What must hold for a text in a column, which has at least `low` characters."""
     high = checks.max_chars
+    short = f"{column} is empty" if low == 1 else f"{column} is shorter than {low} characters"
     rules = [
         _not_null(column),
         Rule(f"{column} is not a string", _is_string, lambda v: f"{column} {_shown(v)} is not a string"),
         Rule(
-            f"{column} is shorter than {low} characters",
+            short,
             lambda v: _chars(v, low) >= low,
-            lambda v: f"{column} has {_chars(v)} characters, fewer than {low}",
+            lambda v: short if low == 1 else f"{column} has {_chars(v)} characters, fewer than {low}",
         ),
         Rule(
             f"{column} is longer than {high} characters",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
 from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
+from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.power import in_words, low
 from pipelines.evaluation.taken_over import baseline_lines, cost_line, start_line
@@ -123,7 +124,7 @@ def markdown(record: Record) -> str:
     scored = [(name, _scores(record).get(key)) for key, name in METHODS.items()]
     if rows := [[name, _percent(s["ece"])] for name, s in scored if s and s.get("ece") is not None]:
         lines += ["## Calibration", "", *_table(("Method", "Expected calibration error, points"), rows, right=1), ""]
-    lines += _data_section(record.get("data") or {})
+    lines += _data_section(record.get("data") or {}, cut_lines(record))
     lines += _drift_section(record)
     if seconds := record.get("seconds"):
         rows = [[stage, _seconds(value)] for stage, value in seconds.items()]
@@ -247,8 +248,8 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
-def _data_section(data: Record) -> list[str]:
-    """How many rows came, where they went, and what was wrong with them."""
+def _data_section(data: Record, cut: Sequence[str]) -> list[str]:
+    """How many rows came, where they went, what was wrong with them, and what of them the base does not read."""
     if not data:
         return []
     lines = ["## Data", ""]
@@ -259,8 +260,8 @@ def _data_section(data: Record) -> list[str]:
     if reasons := data.get("reasons"):
         table = [[reason, _count(number)] for reason, number in reasons.items()]
         lines += [*_table(("Set aside because", "Rows"), table, right=1), ""]
-    if problems := data.get("problems"):
-        lines += [*(f"- {_safe(problem)}" for problem in problems), ""]
+    if told := [*(data.get("problems") or ()), *cut]:
+        lines += [*(f"- {_safe(line)}" for line in told), ""]
     return lines
 
 

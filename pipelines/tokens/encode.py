@@ -20,7 +20,7 @@ from pipelines.tokens.shards import BATCH_ROWS, OF_CLASSES, OF_TEXTS, Shards
 from pipelines.tokens.targets import input_name, target_ids
 from pipelines.tokens.template import encode
 
-STAGE = Stage("tokenize", 1)
+STAGE = Stage("tokenize", 2)
 
 
 def tokenize(
@@ -33,7 +33,9 @@ def tokenize(
     cache: Path,
     max_new_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """The token shards of one split, `{tree, rows, truncated, mean_tokens, max_tokens}`, deterministic.
+    """The token shards of one split, `{tree, rows, truncated, targets_cut, mean_tokens, max_tokens}`, deterministic.
+
+    `truncated` counts the rows that lost the end of a text, `targets_cut` those that lost the end of their target.
 
     The tree is a saved `datasets.Dataset` with columns id, input_ids, label (place in `labels`) and length, in the
     order of the examples. Where the template says where the prompt stands, `input_ids` hold MARKER there, which counts
@@ -41,7 +43,7 @@ def tokenize(
     as soon as the tokenizer was called.
 
     With `max_new_tokens` the examples have targets of at most so many tokens in the place of labels, columns are those
-    of `shards.OF_TEXTS`, and a target counts in its row's length.
+    of `shards.OF_TEXTS`, and a target counts in its row's length. What is longer loses its end, the end token too.
 
     Raises:
         BaseModelError: the base's folder holds no tokenizer, or none that can be used.
@@ -54,7 +56,7 @@ def tokenize(
     columns = ["id", "text", *(["pair"] if template.of_pairs else []), "target" if writes else "label"]
     told = [STAGE.name, STAGE.version, split_tree, base_digest, template.model_dump(), list(labels)]
     fingerprint = digest_json([*told, max_new_tokens] if writes else told)
-    rows = truncated = tokens = longest = 0
+    rows = truncated = targets_cut = tokens = longest = 0
     with tempfile.TemporaryDirectory(prefix="promptmint-tokens-") as name:
         with Shards(Path(name), fingerprint, OF_TEXTS if writes else OF_CLASSES) as shards:
             for batch in _examples(load_tree(store, split_tree, cache) / "examples.parquet", columns, labels):
@@ -62,7 +64,9 @@ def tokenize(
                 lengths = [len(row.input_ids) - template.marked for row in encoded]
                 truths: dict[str, list[Any]]
                 if max_new_tokens is not None:
-                    truths = _targets(tokenizer, base_folder, batch, max_new_tokens)
+                    truths = _targets(tokenizer, base_folder, batch)
+                    targets_cut += sum(len(ids) > max_new_tokens for ids in truths["target_ids"])
+                    truths["target_ids"] = [ids[:max_new_tokens] for ids in truths["target_ids"]]
                     lengths = [own + len(ids) for own, ids in zip(lengths, truths["target_ids"], strict=True)]
                 else:
                     truths = {"label": [labels.index(label) for label in batch["label"]]}
@@ -76,20 +80,19 @@ def tokenize(
         "tree": tree,
         "rows": rows,
         "truncated": truncated,
+        "targets_cut": targets_cut,
         "mean_tokens": tokens / rows,
         "max_tokens": longest,
     }
 
 
-def _targets(
-    tokenizer: Any, base_folder: Path, batch: dict[str, list[str]], max_new_tokens: int
-) -> dict[str, list[Any]]:
+def _targets(tokenizer: Any, base_folder: Path, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
     """What rows with targets have in the place of labels."""
     texts = [batch["text"], *([batch["pair"]] if "pair" in batch else [])]
     return {
         "input": [input_name(*asked) for asked in zip(*texts, strict=True)],
         "target": batch["target"],
-        "target_ids": target_ids(tokenizer, base_folder, batch["target"], max_new_tokens),
+        "target_ids": target_ids(tokenizer, base_folder, batch["target"]),
     }
 
 

@@ -17,8 +17,8 @@ from ..errors import RecipeError
 WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how the classes of bases that write are called
 
 
-def target_ids(tokenizer: Any, base_folder: Path, targets: Sequence[str], most: int) -> list[list[int]]:
-    """The token ids of each target, its end token last; what is longer than `most` of them loses its end.
+def target_ids(tokenizer: Any, base_folder: Path, targets: Sequence[str]) -> list[list[int]]:
+    """The token ids of each target, its end token last.
 
     Raises:
         RecipeError: the base is an encoder, which does not write, or names no token that ends a text.
@@ -27,7 +27,7 @@ def target_ids(tokenizer: Any, base_folder: Path, targets: Sequence[str], most: 
     check_writes(config)
     before, end = "" if config.get("is_encoder_decoder") else " ", end_tokens(config, tokenizer)[0]
     written = tokenizer([f"{before}{text.strip()}" for text in targets], add_special_tokens=False, verbose=False)
-    return [[*ids, end][:most] for ids in written["input_ids"]]
+    return [[*ids, end] for ids in written["input_ids"]]
 
 
 def check_writes(config: Mapping[str, Any]) -> None:

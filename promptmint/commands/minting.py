@@ -14,7 +14,7 @@ from promptmint.embedded import embedded_prefect
 
 REPORTED = (
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
-    "scores", "gates", "seconds", "cost", "unchanged", "data", "power", "leaderboard", "disturbed", "latency",
+    "scores", "gates", "seconds", "cost", "unchanged", "data", "tokens", "power", "leaderboard", "disturbed", "latency",
     "baselines", "start", "artifact", "aliases", "not_promoted", "drift", "seen_by_champion", "flow_run",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
 from pipelines.evaluation.comparisons import IN_WORDS
+from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.pages import figures, words
 from pipelines.evaluation.pages.drift import Words, drift_told
@@ -97,6 +98,7 @@ def run_page(
         groups=_groups(evidence),
         evidence=evidence,
         flow=_bars(_flow(data), "count"),
+        cut=cut_lines(record),
         sides=_in_order(data.get("labels") or {}, SPLITS),
         reasons=_bars(data.get("reasons") or {}, "count"),
         spent=_spent(trained),

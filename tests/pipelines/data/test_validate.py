@@ -84,7 +84,7 @@ def test_pairs_are_judged_and_kept_as_pairs(judge, store, tmp_path):
     rows = [{"q": f"text {number}", "p": f"pair {number % 3}", "label": "ab"[number % 2]} for number in range(120)]
     report = judge([*rows, {"q": "text", "p": "", "label": "a"}], text="q", pair="p")
     assert report["ok"] and report["expectations"] == {"passed": 9, "failed": []}
-    assert report["reasons"] == {"p is shorter than 1 characters": 1}
+    assert report["reasons"] == {"p is empty": 1}
     kept = load_split(store, report["tree"], "test", tmp_path / "cache")
     assert kept.columns.to_list() == ["id", "text", "pair", "label"]
     assert rows_digest(kept) == report["split_digests"]["test"] != rows_digest(kept.assign(pair="pair 0"))
@@ -127,7 +127,7 @@ def test_too_many_bad_rows_are_a_refusal_not_an_error(judge):
     assert report["ok"] is False
     assert report["problems"] == [
         "8 of 100 rows (8.0%) were quarantined, more than the 5.0% of data.checks.max_quarantined: "
-        "label is not one of the 2 labels (7), text is shorter than 1 characters (1). Labels in the data that the "
+        "label is not one of the 2 labels (7), text is empty (1). Labels in the data that the "
         "recipe does not know: 'biling' (7); it knows 'a', 'b'. Name them so in the data, or change data.labels."
     ]
     assert judge(examples(92) + bad, checks=Checks(min_rows=1, min_rows_per_label=1, max_quarantined=0.08))["ok"]
@@ -334,7 +334,7 @@ def test_targets_are_checked_and_all_references_of_a_text_are_on_one_side(judge,
     bad = [{"text": "Text 900", "reply": value} for value in (None, "  ", 7)]
     report = judge([*rows, *bad, rows[0]], target="reply", labels=(), checks=Checks(min_rows=1))
     assert report["ok"] and report["rows"]["accepted"] == 601 and report["rows"]["duplicates"] == 1
-    reasons = {"reply is null": 1, "reply is shorter than 1 characters": 1, "reply is not a string": 1}
+    reasons = {"reply is null": 1, "reply is empty": 1, "reply is not a string": 1}
     assert report["reasons"] == reasons and report["labels"] == {side: {} for side in report["splits"]}
     side_of = {}
     for side in ("train", "validation", "test"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.power import foresee
 from pipelines.evaluation.report import (
     COLUMNS,
@@ -148,6 +149,20 @@ def test_the_page_tells_the_whole_run() -> None:
     assert "| train | 500.2 |" in page
     assert "- Prompt: `bbbbbbbbbbbb`" in page
     assert "unchanged" not in page.lower() and "Nothing has changed" not in page
+
+
+def test_texts_and_targets_that_lost_their_end_are_told() -> None:
+    settings = {"template": {"max_tokens": 64}, "head": {"max_new_tokens": 12}}
+    whole, short = {"rows": 2000, "truncated": 0, "targets_cut": 0}, {"rows": 2000, "truncated": 1200, "targets_cut": 3}
+    assert cut_lines(RECORD) == cut_lines({"settings": settings, "tokens": {"train": whole}}) == []
+    cut = {**RECORD, "settings": settings, "tokens": {"train": short, "test": whole}}
+    said = [
+        "train: 1,200 of 2,000 texts lost their end, being longer than template.max_tokens = 64",
+        "train: 3 of 2,000 targets lost their end, being longer than head.max_new_tokens = 12",
+    ]
+    assert cut_lines(cut) == said
+    page = markdown(cut).replace("\\", "")
+    assert all(f"- {line}" in page for line in said)
 
 
 def test_every_table_is_whole() -> None:

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import BaseModelError, DataError
 from pipelines.recipe import Template
-from pipelines.store.trees import load_tree
-from pipelines.tokens.encode import STAGE, tokenize
+from pipelines.store.trees import load_tree, save_tree
+from pipelines.tokens.encode import STAGE, load_tokenizer, tokenize
+from pipelines.tokens.targets import target_ids
 from pipelines.training.shards import read_rows
 
 ROWS = [
@@ -38,7 +45,7 @@ def test_shards_hold_the_examples_in_their_order(make, store, encoder, tmp_path)
     assert rows.tokens[0] == whole
     assert rows.lengths.tolist() == [len(tokens) for tokens in rows.tokens]
     assert rows.lengths[2] == made["max_tokens"] == 20
-    assert made["truncated"] == 1
+    assert made["truncated"] == 1 and made["targets_cut"] == 0
     assert made["mean_tokens"] == pytest.approx(rows.lengths.mean())
 
 
@@ -48,6 +55,28 @@ def test_pairs_become_rows_of_two_segments(make, store, encoder, tmp_path):
     read = read_rows(load_tree(store, made["tree"], tmp_path / "cache"))
     assert list(read.tokens) == [encoder(text, pair)["input_ids"] for text, pair, _ in rows]
     assert read.labels.tolist() == [1, 0]
+
+
+def test_a_tokenizer_that_pads_and_cuts_on_the_left_changes_nothing(make, encoder_folder, tmp_path):
+    left = Path(shutil.copytree(encoder_folder, tmp_path / "left"))
+    told = json.loads((left / "tokenizer_config.json").read_bytes())
+    (left / "tokenizer_config.json").write_text(json.dumps({**told, "padding_side": "left", "truncation_side": "left"}))
+    assert load_tokenizer(left).truncation_side == "left"
+    assert make(folder=left, cache="other") == make()
+
+
+def test_targets_that_are_too_long_lose_their_end_and_are_counted(store, llama_folder, tmp_path):
+    said = {"long": "the card was charged twice", "short": "my"}
+    examples = pa.table({"id": list(said), "text": ["where is my refund"] * 2, "target": list(said.values())})
+    (tmp_path / "split").mkdir()
+    pq.write_table(examples, tmp_path / "split/examples.parquet")
+    tree = save_tree(store, tmp_path / "split")
+    made = tokenize(store, tree, llama_folder, "b" * 64, Template(max_tokens=9), (), tmp_path / "cache", 3)
+    whole = dict(zip(said, target_ids(load_tokenizer(llama_folder), llama_folder, said.values()), strict=True))
+    assert len(whole["long"]) > 3 >= len(whole["short"])
+    assert made["targets_cut"] == 1
+    targets = datasets.load_from_disk(str(load_tree(store, made["tree"], tmp_path / "cache")))["target_ids"][:]
+    assert targets == [whole["long"][:3], whole["short"]]
 
 
 def test_the_tree_can_be_read_by_datasets(make, store, tmp_path):

@@ -182,6 +182,14 @@ def test_a_run_that_ended_early_is_told_too(record: dict[str, Any], read: Read) 
     assert "Gates" not in page.text and "What it gets wrong" not in page.text
 
 
+def test_texts_that_lost_their_end_are_told(record: dict[str, Any], read: Read) -> None:
+    assert "Not read by the base" not in read(run_page(record)).text
+    record["settings"]["template"] = {"max_tokens": 64}
+    record["tokens"] = {"train": {"rows": 2000, "truncated": 1200, "targets_cut": 0}}
+    told = "Train: 1,200 of 2,000 texts lost their end, being longer than template.max_tokens = 64."
+    assert f"Not read by the base {told}" in read(run_page(record)).text
+
+
 def test_a_record_of_before_says_what_it_does_not_know(record: dict[str, Any], read: Read) -> None:
     for key in ("at", "description", "score_digests", "power"):
         del record[key]
