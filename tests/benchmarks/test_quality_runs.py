@@ -32,7 +32,7 @@ SWEEPS = {
 WORDS = [(" it is about", ("password", "invoice")), (" so", ("login", "refund"))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cell_is_searched_run_and_asked_once(
     tickets: Any, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

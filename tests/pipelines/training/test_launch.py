@@ -320,7 +320,7 @@ def test_a_machine_that_waits_in_vain_says_for_what(tmp_path: Path) -> None:
 def test_two_workers_go_on_to_the_same_bits(place: Any, one_worker: Compute, tmp_path: Path) -> None:
     """LoRA's dropout draws from each worker's own random numbers. One worker alone goes on too, and says so."""
     compute = Compute(workers=2, device="cpu", threads=1, checkpoint_s=0.05)
-    asked = job(place, "lora", Lora(rank=2, rate=0.01, dropout=0.2), epochs=60)
+    asked = job(place, "lora", Lora(rank=2, rate=0.01, dropout=0.2), epochs=20)
     kept = asked.model_copy(update={"checkpoints": tmp_path / "checkpoints"})
     in_peace, stopped, resumed, alone = (Launched(tmp_path / name) for name in ("peace", "stopped", "resumed", "alone"))
 

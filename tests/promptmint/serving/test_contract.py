@@ -56,7 +56,7 @@ def test_every_path_is_described_with_examples(shop: Any, run: Any, decoder: Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("with_tokens", [False, True])
+@pytest.mark.parametrize("with_tokens", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_schemathesis_finds_nothing(shop: Any, run: Any, decoder: None, tmp_path: Path, with_tokens: bool) -> None:
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", "--max-examples", "60", "--seed", "1"]
     command += ["--workers", "1", "--no-color"]
