@@ -40,7 +40,7 @@ from pipelines.inference.predictor import load_predictor
 from pipelines.promotion import ledger
 from pipelines.prompts.mint import mint
 from pipelines.recipe import Head, Optimisation, Prompt
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from pipelines.store.trees import save_tree
 from pipelines.training.job import TrainJob
 from pipelines.training.tuned import linear_head, tune

@@ -23,7 +23,7 @@ from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.power import foresee, low
 from pipelines.evaluation.power import refusal as power_refusal
 from pipelines.recipe import Recipe
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.training.compute import Compute
 from pipelines.training.kept import drifted, lineages
 from pipelines.training.leaderboard import chosen

@@ -8,7 +8,7 @@ from prefect import flow
 
 from pipelines.errors import LedgerConflict, LedgerError, listed
 from pipelines.promotion import ledger
-from pipelines.store.store import the_ledger
+from pipelines.store.opening import the_ledger
 from tasks.registering import judge_family, project_aliases, promote_version, reconcile_with_ledger, roll_back_version
 
 

@@ -12,7 +12,7 @@ from pipelines.known import find_recipe
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.runs import finished, run_key, unchanged
 from pipelines.settings import recipes_folder
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.training.compute import Compute, load_compute
 from tasks.bases import pin_base
 from tasks.data import snapshot

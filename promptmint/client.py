@@ -15,7 +15,7 @@ from pipelines.digests import canonical_json, digest_bytes
 from pipelines.errors import PromptmintError, RegistryError, StoreError, TransientError
 from pipelines.settings import cache_folder, store_uri, tracking_uri
 from pipelines.store.local import replacing
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_checked_tree
 
 if TYPE_CHECKING:

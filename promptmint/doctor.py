@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from pipelines.errors import PromptmintError
 from pipelines.settings import home, ledger_uri, store_uri, tracking_uri
-from pipelines.store.store import open_store
+from pipelines.store.opening import open_store
 
 PIPELINE = ("prefect", "torch", "transformers", "datasets", "mlflow", "boto3", "pandera", "great-expectations", "peft")
 NEEDED_BYTES = 2 * 1024**3

@@ -12,7 +12,8 @@ from pipelines.errors import LedgerError, NotInStore, RegistryError, listed
 from pipelines.promotion import ledger
 from pipelines.runs import finished, names, recorded
 from pipelines.store.local import replacing
-from pipelines.store.store import Store, the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
+from pipelines.store.store import Store
 
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)(@(?P<version>champion|challenger|[1-9][0-9]*))?")
 

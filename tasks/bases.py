@@ -8,7 +8,7 @@ from pipelines.bases import pin
 from pipelines.bases.pin import PinnedBase
 from pipelines.recipe import Recipe
 from pipelines.settings import home
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from tasks.retrying import RETRYING
 
 

@@ -11,7 +11,7 @@ from pipelines.data import validate as validation
 from pipelines.memo import once
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from tasks.retrying import RETRYING
 
 

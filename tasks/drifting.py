@@ -12,7 +12,7 @@ from pipelines.data.drift import Sample, against_champion, seen_of_test
 from pipelines.promotion.champion import reigning
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from pipelines.store.trees import load_checked_tree, load_tree
 from pipelines.training.compute import Compute
 from tasks.progress import StageProgress

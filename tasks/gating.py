@@ -16,7 +16,7 @@ from pipelines.evaluation.scores import among, load_scores
 from pipelines.evaluation.texts import load_texts
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_bytes
 from pipelines.tokens.targets import input_name
 

@@ -22,7 +22,7 @@ from pipelines.prompts.provenance import provenance
 from pipelines.recipe import Recipe
 from pipelines.runs import finished
 from pipelines.settings import cache_folder, recipes_folder, store_uri
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from pipelines.store.trees import load_tree, save_tree
 from tasks.retrying import RETRYING
 

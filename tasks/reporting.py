@@ -17,7 +17,7 @@ from pipelines.evaluation.pages.evidence import gather
 from pipelines.evaluation.pages.run import run_page
 from pipelines.evaluation.report import columns, markdown, summary_rows
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_tree
 from tasks.retrying import RETRYING, telling_prefect
 

@@ -17,7 +17,7 @@ from pipelines.memo import once
 from pipelines.promotion.champion import reigning
 from pipelines.recipe import Head, Recipe, Template
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from pipelines.store.trees import load_checked_tree, load_tree
 from pipelines.training.compute import Compute
 from tasks.progress import StageProgress

@@ -11,7 +11,7 @@ from pipelines.bases.pin import PinnedBase
 from pipelines.memo import once
 from pipelines.recipe import Recipe, Template
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.tokens import encode
 from tasks.retrying import RETRYING

@@ -17,7 +17,7 @@ from pipelines.evaluation.report import SWEPT, leaderboard_rows
 from pipelines.promotion.champion import reigning
 from pipelines.recipe import Recipe
 from pipelines.settings import cache_folder
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.training import warm
 from pipelines.training.compute import Compute

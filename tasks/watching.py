@@ -15,7 +15,8 @@ from pipelines.digests import short
 from pipelines.errors import TransientError
 from pipelines.recipe import Recipe
 from pipelines.runs import unchanged
-from pipelines.store.store import Store, the_store
+from pipelines.store.opening import the_store
+from pipelines.store.store import Store
 from tasks.limits import taken, turn_of
 from tasks.retrying import RETRYING, telling_prefect
 

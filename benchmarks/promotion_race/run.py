@@ -29,7 +29,7 @@ from typing import Any
 
 from pipelines.errors import PromptmintError
 from pipelines.promotion.ledger import promote, read, register, state
-from pipelines.store.store import open_store
+from pipelines.store.opening import open_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

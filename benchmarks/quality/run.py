@@ -52,7 +52,7 @@ from pipelines.evaluation.scores import Scores, load_scores
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.recipe import Head, Recipe, Template, changed
 from pipelines.settings import cache_folder, home
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute

@@ -31,7 +31,7 @@ from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.evaluation.texts import bleu_of, load_texts
 from pipelines.recipe import Adapters, Baselines, Full, Lora, Optimisation, Prompt, Recipe, Sweep, ZeroShot, load_recipe
 from pipelines.settings import cache_folder, home
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute

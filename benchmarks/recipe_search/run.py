@@ -32,7 +32,7 @@ from pipelines.evaluation.scores import load_scores
 from pipelines.evaluation.scoring import Contender, score_all
 from pipelines.recipe import Baselines, Recipe, changed, load_recipe
 from pipelines.settings import cache_folder, home
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_checked_tree
 from pipelines.tokens.encode import tokenize
 from pipelines.training.compute import load_compute

@@ -107,7 +107,7 @@ def _from_wheel(requirement: str, wanted: Collection[str] | None, target: Path) 
 
 
 def _from_bucket(uri: str, wanted: Collection[str] | None, target: Path) -> None:
-    from pipelines.store.store import open_store
+    from pipelines.store.opening import open_store
 
     try:
         bucket = open_store(uri)

@@ -138,7 +138,7 @@ def _from_s3(uri: str, target: Path) -> dict[str, Path]:
 
 def _in_s3(uri: str) -> tuple[Store, dict[str, str]]:
     """The folder in a bucket, and the marks of the objects that `uri` names: under a prefix, or by the last part."""
-    from pipelines.store.store import open_store
+    from pipelines.store.opening import open_store
 
     parent, _, last = uri.rpartition("/")
     single = glob.has_magic(last) or PurePosixPath(last).suffix.lower() in SUFFIXES

@@ -19,7 +19,7 @@ from ..errors import ArtifactError, DataError
 from ..prompts.artifact import Proof, SoftPrompt, check_base, read_prompt, read_proof
 from ..recipe import Template
 from ..settings import cache_folder
-from ..store.store import open_store
+from ..store.opening import open_store
 from ..store.trees import load_checked_tree
 from .base import Base, load_base
 from .forward import read_once

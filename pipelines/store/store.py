@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import StoreError
-from ..settings import ledger_uri, store_uri
 
 # No segment begins with a dot: that rules out `..`, and leaves such names to files that are still being written.
 _KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*(/[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*)*")
@@ -93,33 +92,6 @@ class Store(Protocol):
     def discard(self, unfinished: Item) -> None:
         """Remove what a write left that will never be ended; nothing happens where it is gone."""
         ...
-
-
-def open_store(uri: str) -> Store:
-    """The store at `file:///FOLDER` or `s3://BUCKET/PREFIX`; opening it reads and writes nothing.
-
-    Raises:
-        StoreError: another scheme, a relative folder, or a name that no bucket can have.
-    """
-    if uri.startswith("file:///"):  # the path is taken as it is written: %20 is three characters of it
-        from ..store.local import LocalStore
-
-        return LocalStore(Path(uri.removeprefix("file://")))
-    if uri.startswith("s3://"):
-        from ..store.s3 import S3Store
-
-        return S3Store(uri)
-    raise StoreError(f"Cannot open the store {uri!r}: a store is 'file:///FOLDER' or 's3://BUCKET/PREFIX'.")
-
-
-def the_store() -> Store:
-    """The store that the settings name: everything immutable."""
-    return open_store(store_uri())
-
-
-def the_ledger() -> Store:
-    """The store that the settings name for the ledger."""
-    return open_store(ledger_uri())
 
 
 def by_name(store: Store, prefix: str) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ from pipelines.prompts.verbaliser import word_head
 from pipelines.prompts.writer import writing_head
 from pipelines.recipe import Head, Prompt
 from pipelines.settings import activations_folder, cache_folder, home
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import load_tree
 from pipelines.tokens.template import MARKER
 from pipelines.training.activations import Room

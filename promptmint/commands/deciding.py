@@ -25,7 +25,7 @@ def status(
 ) -> None:
     """Who is champion, who waits, what prompts cost, and the ledger; without a name a line for every recipe."""
     from pipelines.promotion.fleet import fleet
-    from pipelines.store.store import the_ledger, the_store
+    from pipelines.store.opening import the_ledger, the_store
 
     found = {"recipes": [asdict(each) for each in fleet(the_ledger(), the_store())]} if name is None else _history(name)
     if as_json:
@@ -42,7 +42,7 @@ def _history(name: str) -> dict[str, Any]:
     """One recipe's champion, challenger and whole ledger."""
     from pipelines.promotion import ledger
     from pipelines.promotion.fleet import spent
-    from pipelines.store.store import the_ledger, the_store
+    from pipelines.store.opening import the_ledger, the_store
 
     entries = ledger.read(the_ledger(), name)
     state = ledger.state(entries)

@@ -33,7 +33,7 @@ def gc(
     from mlflow_config.registry import digests
     from pipelines.garbage import ACTIVATIONS, abandoned, discard, find, remove, totals, unused
     from pipelines.store.local import LocalStore
-    from pipelines.store.store import the_ledger, the_store
+    from pipelines.store.opening import the_ledger, the_store
     from promptmint.terminal import show_garbage
 
     store, ledgers, at_home, age = the_store(), the_ledger(), LocalStore(home()), timedelta(days=older_than)

@@ -28,7 +28,7 @@ def run(
     """Mint a recipe's prompt from the data as they are: check, tune, prove, register. Twice is once."""
     from pipelines.recipe import load_recipe
     from pipelines.runs import unchanged
-    from pipelines.store.store import the_store
+    from pipelines.store.opening import the_store
 
     record = unchanged(the_store(), load_recipe(recipe)) or _retrain(recipe, compute)
     if as_json:
@@ -50,7 +50,7 @@ def reproduce(
     from rich.console import Console
 
     from pipelines.reproduce import reproduce as again
-    from pipelines.store.store import the_store
+    from pipelines.store.opening import the_store
     from pipelines.training.compute import load_compute
     from promptmint.client import find
     from promptmint.terminal import bar, show_reproduction

@@ -31,7 +31,7 @@ from promptmint.embedded import embedded_prefect
 embedded_prefect()
 from flows.retrain import mint
 from pipelines.promotion.ledger import promote
-from pipelines.store.store import the_ledger
+from pipelines.store.opening import the_ledger
 from tasks.progress import listeners
 
 def overtake(news):

@@ -14,7 +14,7 @@ from pipelines.bases.pin import pin_base
 from pipelines.data.snapshot import snapshot
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.runs import finish, new_record, run_key
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 
 RECIPE = """
 name = "NAME"

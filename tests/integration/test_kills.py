@@ -18,7 +18,7 @@ import pytest
 
 from pipelines import runs
 from pipelines.promotion import ledger
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from promptmint import processes, servers
 
 RUN_S = 600  # what a part of a run may take on a very busy machine

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from pipelines.promotion import ledger
-from pipelines.store.store import the_ledger
+from pipelines.store.opening import the_ledger
 from promptmint import servers
 
 RUN_S = 600  # what a tiny run may take on a very busy machine

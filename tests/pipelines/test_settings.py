@@ -10,7 +10,7 @@ from pipelines import settings
 from pipelines.errors import StoreError
 from pipelines.settings import S3Settings
 from pipelines.store.local import LocalStore
-from pipelines.store.store import open_store, the_ledger, the_store
+from pipelines.store.opening import open_store, the_ledger, the_store
 
 NAMES = ("HOME", "STORE", "LEDGER", "S3_ENDPOINT", "S3_PATH_STYLE", "S3_CHECKSUMS", "S3_STALL_S")
 

@@ -16,7 +16,7 @@ from pipelines.digests import canonical_json
 from pipelines.errors import ArtifactError, BaseModelError, RegistryError, TransientError
 from pipelines.prompts.artifact import read_prompt
 from pipelines.settings import cache_folder, store_uri
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import save_tree
 from promptmint.client import Found, find, find_or_recall, load, pull, recall, resolved
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipelines.errors import LedgerError, NotInStore, PromptmintError, RegistryError, StoreError
 from pipelines.promotion import ledger
 from pipelines.runs import finish
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from promptmint.cli import app
 from promptmint.report import write_run
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.errors import DataError
 from pipelines.recipe import load_recipe
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from tasks.data import snapshot, validate
 
 RECIPE = """

@@ -10,7 +10,7 @@ import pytest
 from pipelines.errors import LedgerConflict, RecipeError
 from pipelines.promotion import ledger
 from pipelines.runs import finish
-from pipelines.store.store import the_ledger, the_store
+from pipelines.store.opening import the_ledger, the_store
 from tasks.registering import judge_family, promote_version
 
 RECIPE = """

@@ -15,7 +15,7 @@ from pipelines.evaluation.report import comparison_rows, gate_rows, markdown, pl
 from pipelines.evaluation.scores import save_scores
 from pipelines.evaluation.texts import from_texts, save_texts
 from pipelines.recipe import load_recipe
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.store.trees import save_bytes, save_tree
 from pipelines.tokens.targets import input_name
 from tasks.gating import judge

@@ -11,7 +11,7 @@ from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.promotion.ledger import promote, register
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.runs import finish
-from pipelines.store.store import the_store
+from pipelines.store.opening import the_store
 from pipelines.training.compute import Compute
 from tasks.scoring import Reigning, score_champion
 

@@ -139,7 +139,7 @@ def test_an_object_does_not_leave_the_folder_it_is_fetched_into(key, tmp_path, m
         def download(self, *_):
             pytest.fail("fetched")
 
-    monkeypatch.setattr("pipelines.store.store.open_store", lambda uri: Bucket())
+    monkeypatch.setattr("pipelines.store.opening.open_store", lambda uri: Bucket())
     with pytest.raises(DataError, match=f"'{key}' under 's3://arrivals' would leave the folder"):
         source_digest(make_data("s3://arrivals"), tmp_path)
 

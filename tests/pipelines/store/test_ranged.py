@@ -33,7 +33,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from pipelines.store import ranged
-from pipelines.store.store import open_store
+from pipelines.store.opening import open_store
 from pipelines.store.trees import load_tree
 ranged._PIECE_BYTES = int(sys.argv[4])
 print(load_tree(open_store(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))

@@ -14,8 +14,9 @@ import pytest
 from pipelines.digests import digest_file
 from pipelines.errors import AlreadyInStore, NotInStore, StoreError
 from pipelines.store.local import LocalStore
+from pipelines.store.opening import open_store
 from pipelines.store.s3 import S3Store
-from pipelines.store.store import Store, open_store
+from pipelines.store.store import Store
 
 NOT_KEYS = [
     "",

@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipelines.store.store import open_store
+from pipelines.store.opening import open_store
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -33,7 +33,7 @@ class Shop:
         """The version under which one more prompt is registered."""
         from mlflow_config import names
         from mlflow_config.tracking import connected
-        from pipelines.store.store import the_store
+        from pipelines.store.opening import the_store
         from pipelines.store.trees import save_tree
 
         save_tree(the_store(), minted.base_folder)
