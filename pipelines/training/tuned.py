@@ -84,10 +84,14 @@ class Tuned(nn.Module):
 
         Its tensors must be what is trained here, as those of a `Direct` parameterisation are.
         """
-        place = "prompt.inner" if isinstance(self.prompt, Dropout) else "prompt"
+        place, module, tensors = "prompt", self.prompt, prompt.tensors
+        if isinstance(module, Placed):
+            tensors = {"embeddings": tensors[module.name]}
+        while isinstance(module, Placed | Dropout):
+            place, module = f"{place}.inner", module.inner
         head = prompt.head if "weight" in prompt.head else {}
         self.restore(
-            {f"{place}.{name}": tensor for name, tensor in prompt.tensors.items()}
+            {f"{place}.{name}": tensor for name, tensor in tensors.items()}
             | {f"head.{name}": tensor for name, tensor in head.items()}
         )
 

@@ -63,7 +63,8 @@ def train_all(
     """
     folders = split_folders(store, shards, cache)
     jobs = [
-        job_for(recipe, method, base, base_folder, shards, folders) for method in ("prompt", *trained_baselines(recipe))
+        job_for(recipe, method, base, base_folder, shards, folders, start)
+        for method in ("prompt", *trained_baselines(recipe))
     ]
     scratch = cache.parent / "work"
     results = tune_jobs(store, jobs, base, base_folder, shards, compute, scratch, on_news, on_result, kept)

@@ -24,7 +24,7 @@ from typing import Any
 from pipelines.data.seen import seen_again, seen_by
 from pipelines.errors import NotInStore
 from pipelines.promotion.champion import Champion
-from pipelines.recipe import Recipe
+from pipelines.recipe import Recipe, Template
 from pipelines.store.store import Store
 from pipelines.store.trees import load_tree
 
@@ -109,6 +109,10 @@ def misfit(card: Mapping[str, Any], recipe: Recipe) -> str:
     for key in SHAPING:
         if card["settings"].get(key) != asked.get(key):
             return f"the champion has {key} = {card['settings'].get(key)!r}, the recipe {asked.get(key)!r}"
+    if Template(**card["template"]).marked != recipe.template.marked:
+        return "the champion stands elsewhere in the text"
+    if card["settings"].get("half", "encoder") != recipe.prompt.half:
+        return "the champion is read by the other half of the base"
     words = None if recipe.head.words is None else list(recipe.head.words)
     if (card["head"]["kind"], card["head"]["words"]) != (recipe.head.kind, words):
         return "the champion has another head"

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KEYS = {
     "recipe", "run_key", "verdict", "reason", "version", "prompt_digest", "base_digest", "data_digest", "recipe_digest",
     "scores", "gates", "seconds", "cost", "unchanged", "data", "power", "artifact", "aliases", "flow_run", "baselines",
-    "seen_by_champion",
+    "seen_by_champion", "start", "tokens",
 }  # fmt: skip
 FIGURES = {"accuracy", "low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds"}
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -80,12 +80,15 @@ def trained(shop: Any) -> set[str]:
     return {path.name for path in (shop.store / "memo" / "train").iterdir()}
 
 
+def stored(shop: Any, tree: str, name: str) -> Path:
+    """A file of a tree in the store."""
+    digest = json.loads((shop.store / "trees" / tree[:2] / f"{tree}.json").read_bytes())["files"][name]
+    return Path(shop.store / "objects" / digest[:2] / digest)
+
+
 def splits(shop: Any, record: dict[str, Any]) -> dict[str, str]:
     """`{text: side}` of a run's examples."""
-    tree = record["data"]["tree"]
-    files = json.loads((shop.store / "trees" / tree[:2] / f"{tree}.json").read_bytes())["files"]
-    digest = files["accepted.parquet"]
-    table = pd.read_parquet(shop.store / "objects" / digest[:2] / digest)
+    table = pd.read_parquet(stored(shop, record["data"]["tree"], "accepted.parquet"))
     return dict(zip(table["text"], table["split"], strict=True))
 
 
@@ -395,6 +398,8 @@ class TestMoreData:
         record = shop.promptmint("run", "orchard.toml", "--json").json
         assert record["unchanged"] and record["data_digest"] != first.json["data_digest"]
         assert len(trained(shop) - known) == 4
+        card = json.loads(stored(shop, record["artifact"], "prompt.json").read_bytes())
+        assert card["start"] == record["start"]["prompt"] == first.json["prompt_digest"], "it starts from the champion"
         after = splits(shop, record)
         assert before.items() <= after.items() and len(after) == len(before) + 120
         assert f"Verdict: {record['verdict']}: " in found.out

@@ -70,6 +70,18 @@ def test_a_warm_start_answers_as_the_champion_does(
     assert not torch.equal(logits_of(cold, rows["validation"], 16), wanted)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_prompt_inside_the_text_starts_warm_too(mint_on: Any, gpt2_folder: Path, dropout: float) -> None:
+    champion = mint_on(gpt2_folder, "prompt-tuning", template="{text} {prompt}")
+    settings = Prompt(method="prompt-tuning", tokens=4, rate=0.1, dropout=dropout)
+    decoder = load_base(gpt2_folder)
+    warm = tune(decoder, settings, linear_head(decoder, len(LABELS), 9), 9, marked=True)
+    warm.begin(read_prompt(champion.folder))
+    warm.eval()
+    assert torch.equal(warm.prompt()["inserted"], champion.tuned.prompt()["inserted"])
+    assert torch.equal(warm.head_tensors()["weight"], champion.tuned.head_tensors()["weight"])
+
+
 @pytest.fixture(scope="module")
 def champion(base: Base, rows: dict[str, Rows]) -> tuple[SoftPrompt, Trained]:
     """A prompt that was tuned for three epochs, and how that went."""
@@ -206,6 +218,7 @@ def test_no_start_has_seen_a_test_example_nor_has_what_it_started_from(shop: Sho
         ({"prompt": Prompt(method="p-tuning-v2", tokens=5, rate=0.1)}, "the champion has tokens = 4, the recipe 5"),
         ({"prompt": Prompt(method="late", layer=1, tokens=4, rate=0.1)}, "the champion has method = 'p-tuning-v2'"),
         ({"head": Head(kind="verbaliser", words=("a", "b"))}, "the champion has another head"),
+        ({"template": Template(text="{text} {prompt}")}, "the champion stands elsewhere in the text"),
         ({"prompt": Prompt(method="p-tuning-v2", tokens=4, rate=0.7, init="vocabulary")}, ""),
         ({"training": Optimisation(epochs=9)}, ""),
     ],
@@ -216,6 +229,8 @@ def test_other_shapes_start_cold_and_other_settings_do_not(shop: Shop, change: d
     assert begun.start is not None
     assert misfit(begun.start.card, recipe).startswith(why) and bool(misfit(begun.start.card, recipe)) == bool(why)
     assert begun.told(recipe)["prompt"] == (None if why else shop.minted.digest)
+    in_decoder = {**begun.start.card, "settings": {**begun.start.card["settings"], "half": "decoder"}}
+    assert misfit(in_decoder, recipe)
 
 
 def test_the_start_is_in_the_key_by_its_digest_alone(place: Any, shop: Shop) -> None:
