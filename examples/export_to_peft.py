@@ -53,7 +53,7 @@ def main(base_folder: Path | None) -> None:
             base_folder = TINY_LLAMA if TINY_LLAMA.is_dir() else toy_decoder(Path(scratch) / "base")
         print(f"base: {base_folder}")
         differences = []
-        for method in ("prompt-tuning", "p-tuning-v2"):
+        for method in ("prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning"):
             for words in (LABELS, None):
                 name = f"{method}, {'label words' if words else 'linear head'}"
                 artifact, exported = Path(scratch) / name, Path(scratch) / f"{name} for PEFT"

@@ -23,7 +23,9 @@ def test_it_runs_alone_and_says_how_close_each_kind_is(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     _, *lines = done.stdout.splitlines()
     assert [line.partition("  ")[0] for line in lines] == [
-        f"{method}, {head}" for method in ("prompt-tuning", "p-tuning-v2") for head in ("label words", "linear head")
+        f"{method}, {head}"
+        for method in ("prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning")
+        for head in ("label words", "linear head")
     ]
     assert all(float(line.split()[-1]) <= 1e-4 for line in lines)
 

@@ -41,15 +41,18 @@ from pipelines.prompts.artifact import read_prompt, read_proof, write_prompt, wr
 WORDS = ("password", "invoice")
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 CASES = [
-    *[("peft", "bert", method, None) for method in ("prompt-tuning", "p-tuning-v2")],
+    *[("peft", "bert", method, None) for method in ("prompt-tuning", "p-tuning", "p-tuning-v2", "prefix-tuning")],
     *[
         ("peft", base, method, words)
         for base in ("gpt2", "llama")
         for method in ("prompt-tuning", "p-tuning-v2")
         for words in (None, WORDS)
     ],
+    # What an encoder gave, folded: nothing of the encoder is in the artifact, and PEFT needs none.
+    *[("peft", base, method, WORDS) for base in ("gpt2", "llama") for method in ("p-tuning", "prefix-tuning")],
     ("prompt-embeds", "bert", "prompt-tuning", None),
     *[("prompt-embeds", base, "prompt-tuning", words) for base in ("gpt2", "llama") for words in (None, WORDS)],
+    ("prompt-embeds", "llama", "p-tuning", WORDS),
 ]
 FILES = {
     "peft": {"adapter_config.json", "adapter_model.safetensors"},
