@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ class Exported:
 def load(folder: Path, base_folder: Path) -> Exported:
     """The prompt in `folder` on the base in `base_folder`, in float32."""
     card = json.loads((folder / "promptmint.json").read_bytes())
-    words_scored = card["head"]["kind"] == "verbaliser"
-    auto: Any = AutoModelForCausalLM if words_scored else AutoModel
+    head = load_file(folder / "head.safetensors")
+    auto: Any = AutoModel
+    if "word_ids" in head:
+        auto = AutoModelForSeq2SeqLM if "opening" in head else AutoModelForCausalLM
     model = auto.from_pretrained(base_folder, dtype=torch.float32, use_safetensors=True)
     embeddings = None
     if card["layout"] == "peft":
@@ -49,7 +51,7 @@ def load(folder: Path, base_folder: Path) -> Exported:
         model = PeftModel.from_pretrained(model, str(folder))
     else:
         embeddings = load_file(folder / "prompt_embeds.safetensors")["prompt_embeds"]
-    return Exported(card, model.eval(), load_file(folder / "head.safetensors"), embeddings)
+    return Exported(card, model.eval(), head, embeddings)
 
 
 @torch.no_grad()
@@ -58,6 +60,9 @@ def class_logits(exported: Exported, input_ids: Tensor, mask: Tensor) -> Tensor:
     card, head, length = exported.card, exported.head, input_ids.shape[1]
     out = _run(exported, input_ids, mask)
     rows, last = torch.arange(len(mask)), mask.sum(1) - 1
+    if "opening" in head:  # how likely the decoder is to say each label word after its opening, as logarithms
+        said: Tensor = out.logits[:, -1].log_softmax(dim=-1)
+        return said[:, head["word_ids"]]
     if "word_ids" in head:  # the scores of the label words where the next word would stand
         scores: Tensor = out.logits[:, -length:][rows, last]
         return scores[:, head["word_ids"]]
@@ -72,12 +77,14 @@ def class_logits(exported: Exported, input_ids: Tensor, mask: Tensor) -> Tensor:
 
 def _run(exported: Exported, input_ids: Tensor, mask: Tensor) -> Any:
     tokens, model = exported.card["tokens"], exported.model
+    extra = {}
+    if "opening" in exported.head:  # an encoder-decoder: the prompt and the text enter its encoder
+        extra["decoder_input_ids"] = exported.head["opening"].expand(len(mask), -1)
     if exported.embeddings is not None:
         embedded = model.get_input_embeddings()(input_ids)
         prompt = exported.embeddings.to(embedded).expand(len(embedded), -1, -1)
         mask = torch.cat([mask.new_ones(len(mask), tokens), mask], dim=1)
-        return model(inputs_embeds=torch.cat([prompt, embedded], dim=1), attention_mask=mask)
-    extra = {}
+        return model(inputs_embeds=torch.cat([prompt, embedded], dim=1), attention_mask=mask, **extra)
     if exported.card["text_positions"] == "from 0":  # PEFT adds P to the positions it is given
         extra["position_ids"] = torch.arange(input_ids.shape[1])[None] - tokens
     return model(input_ids=input_ids, attention_mask=mask, **extra)

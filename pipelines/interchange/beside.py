@@ -1,7 +1,8 @@
 """What lies beside every exported prompt: whose base it needs, its head, and code that uses it.
 
 promptmint.json     what the prompt is, the SHA-256 of its base's files, and of every other file here
-head.safetensors    `weight` [C, d] and `bias` [C]; or `word_ids` [C], a token for each label
+head.safetensors    `weight` [C, d] and `bias` [C]; or `word_ids` [C], a token for each label, and on an encoder-decoder
+                    `opening` [O], what its decoder reads before it says one
 answer.py           a copy of the file of that name in this package
 """
 
@@ -26,6 +27,7 @@ CARD = "promptmint.json"
 HEAD = "head.safetensors"
 KINDS = {  # what an exported artifact may hold, by where its method says that it enters
     ("input", "before the text"): {"embeddings"},
+    ("input", "before the text, in the encoder"): {"embeddings"},  # of an encoder-decoder
     ("key-value", "before the text, in every layer"): {"keys", "values"},
 }
 
@@ -42,6 +44,11 @@ def check_kind(prompt: SoftPrompt, layout: str, expressible: set[str]) -> None:
             "prompt reads pairs or says longer words. Serve it with promptmint, or with MLflow."
         )
     method, names = prompt.card["method"], set(prompt.tensors)
+    if method["place"].endswith("in the encoder") and "word_ids" not in prompt.head:
+        raise ArtifactError(
+            f"The layout {layout!r} answers on an encoder-decoder by the label words that its decoder says; this "
+            "prompt's linear head reads the encoder. Serve it with promptmint, or with MLflow."
+        )
     if names != KINDS.get((method["injection"], method["place"])) or not names <= expressible:
         raise ArtifactError(
             f"The layout {layout!r} cannot express the method {method['name']!r}: its tensors {sorted(names)!r} enter "

@@ -5,6 +5,9 @@
                                 [P, d] for `embeddings`; [P, L * 2 * H_kv * d_h] for `keys` and `values`,
                                 in which each layer's keys stand before its values
 
+On an encoder-decoder PROMPT_TUNING stands before the text in the encoder where `num_transformer_submodules` is 1; where
+that is not said PEFT takes 2, and holds 2P vectors.
+
 A head is not part of it: PEFT's own classifiers pool and map differently. What lies beside it is in `beside.py`.
 """
 
@@ -35,6 +38,7 @@ PROMPT = "prompt_embeddings"
 SCORE = "base_model.score.weight"  # PEFT's classifier on a decoder: no bias, reads the last position
 TYPES = {"PROMPT_TUNING": "embeddings", "P_TUNING": "embeddings", "PREFIX_TUNING": "keys"}
 TASKS = ("CAUSAL_LM", "FEATURE_EXTRACTION", "SEQ_CLS")
+SEQ2SEQ = "SEQ_2_SEQ_LM"  # the task of encoder-decoders
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ def write_peft(prompt: SoftPrompt, base_folder: Path, folder: Path) -> None:
         ArtifactError: PEFT cannot express this prompt on this base.
     """
     check_kind(prompt, "peft", {"embeddings", "keys", "values"})
-    words_scored = prompt.card["head"]["kind"] == "verbaliser"
+    task = "CAUSAL_LM" if "word_ids" in prompt.head else "FEATURE_EXTRACTION"
     config: dict[str, Any] = {
-        "task_type": "CAUSAL_LM" if words_scored else "FEATURE_EXTRACTION",
+        "task_type": SEQ2SEQ if "opening" in prompt.head else task,
         "base_model_name_or_path": None,  # a name could be looked up and bring other weights
         "inference_mode": True,
         "num_transformer_submodules": 1,
@@ -95,7 +99,7 @@ def read_peft(folder: Path, base_folder: Path) -> ImportedPrompt:
     card, config = read_beside(folder), read_json(folder / CONFIG)
     if card is not None:
         check_base(card, base_folder)
-    kind = _kind(config)
+    kind, task = _kind(config), config.get("task_type")
     stored = _weights(folder)
     try:
         base = load_base(base_folder)
@@ -106,6 +110,11 @@ def read_peft(folder: Path, base_folder: Path) -> ImportedPrompt:
             f"The prefix in {str(folder)!r} was tuned by PEFT, which counts an encoder's text positions from the "
             "number of prompt tokens on; promptmint counts them from 0. The same tensors would answer differently: "
             "tune it anew with method = 'p-tuning-v2'."
+        )
+    if (task == SEQ2SEQ) != (base.seq2seq is not None):
+        raise ArtifactError(
+            f"The adapter's task is {task!r}; on an encoder-decoder it has to be {SEQ2SEQ!r}, and on no other base. It "
+            "belongs to another base: name the one that it was tuned on."
         )
     flat = stored.pop(PROMPT)
     tensors = _tensors(kind, flat, config, base)
@@ -151,12 +160,15 @@ def _kind(config: Mapping[str, Any]) -> str:
         raise ArtifactError(
             f"An adapter of the type {peft_type!r} is no prompt that promptmint can express; it can {listed(TYPES)}."
         )
-    if task not in (None, *TASKS) or config.get("num_transformer_submodules") not in (None, 1):
+    kind, parts = TYPES[peft_type], config.get("num_transformer_submodules")
+    in_the_encoder = task == SEQ2SEQ and kind == "embeddings" and parts == 1
+    if not in_the_encoder and (task not in (None, *TASKS) or parts not in (None, 1)):
         raise ArtifactError(
-            f"An adapter for the task {task!r} with {config.get('num_transformer_submodules')!r} transformer "
-            f"submodules cannot be expressed; promptmint classifies with one encoder or decoder: {listed(TASKS)}."
+            f"A {peft_type} adapter for the task {task!r} with {parts!r} transformer submodules cannot be expressed. "
+            f"promptmint reads prompts of one encoder or decoder, {listed(TASKS)}, and vectors before the text in the "
+            f"encoder of an encoder-decoder, {SEQ2SEQ!r} with 1."
         )
-    return TYPES[peft_type]
+    return kind
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

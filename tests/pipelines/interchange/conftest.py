@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipelines.inference.base import load_base
 from pipelines.inference.forward import class_scores, hidden_states, padded, pooled
+from pipelines.inference.label_words import must_be_read, word_scores
 from pipelines.prompts.artifact import read_prompt
 
 
@@ -37,10 +38,11 @@ def own_logits() -> Callable[[Any, list[list[int]], torch.dtype], Tensor]:
     @torch.no_grad()
     def own_logits(minted: Any, rows: list[list[int]], dtype: torch.dtype) -> Tensor:
         prompt, base = read_prompt(minted.folder), load_base(minted.base_folder)
-        base.backbone.to(dtype)
-        if base.lm_head is not None:
-            base.lm_head.to(dtype)
+        for part in filter(None, (base.backbone, base.lm_head, base.seq2seq)):
+            part.to(dtype)
         ids, mask = padded(rows)
+        if must_be_read(base, prompt.head):
+            return word_scores(base, ids, mask, prompt.tensors, prompt.head)
         states = hidden_states(base, ids, mask, prompt.tensors)
         return class_scores(base, pooled(states, mask, prompt.card["head"]["pooling"]), prompt.head)
 

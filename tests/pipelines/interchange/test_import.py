@@ -14,22 +14,40 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, T5Config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    T5Config,
+)
 
 from pipelines.digests import digest_folder
 from pipelines.errors import ArtifactError, BaseModelError
 from pipelines.inference.base import load_base
 from pipelines.inference.forward import class_scores, hidden_states, padded, pooled
+from pipelines.inference.label_words import word_scores
 from pipelines.interchange.export import export
 from pipelines.interchange.peft import flattened, read_peft, unflattened
 from pipelines.prompts.artifact import read_prompt
 
 WORDS = ("password", "invoice")
+FIRST_WORDS = ("my", "please")  # one token each where a text begins, which is how an encoder-decoder says them
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 
 
-@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2"])
-@pytest.mark.parametrize(("base", "words"), [("bert", None), ("gpt2", WORDS), ("llama", None), ("llama", WORDS)])
+@pytest.mark.parametrize(
+    ("base", "method", "words"),
+    [
+        *[
+            (base, method, words)
+            for base, words in (("bert", None), ("gpt2", WORDS), ("llama", None), ("llama", WORDS))
+            for method in ("prompt-tuning", "p-tuning-v2")
+        ],
+        ("t5", "prompt-tuning", FIRST_WORDS),
+        ("bart", "prompt-tuning", FIRST_WORDS),
+    ],
+)
 def test_there_and_back_is_bit_equal(prompt_on: Any, tmp_path: Path, base: str, method: str, words: Any) -> None:
     minted = prompt_on(base, method, words)
     export(minted.folder, minted.base_folder, "peft", tmp_path / "out")
@@ -118,6 +136,32 @@ def test_an_encoders_input_prompt_answers_as_it_did_there(bert_folder: Path, sav
     assert float((ours - theirs)[mask == 1].abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["t5", "bart"])
+@pytest.mark.parametrize("kind", [peft.PromptTuningConfig, peft.PromptEncoderConfig])
+@torch.no_grad()
+def test_a_prompt_in_the_encoder_of_an_encoder_decoder_answers_as_it_did_there(
+    request: pytest.FixtureRequest, saved: Any, adapter: Path, name: str, kind: Any
+) -> None:
+    folder: Path = request.getfixturevalue(f"{name}_folder")
+    hidden = {"encoder_hidden_size": 8} if kind is peft.PromptEncoderConfig else {}
+    config = kind(num_virtual_tokens=3, task_type="SEQ_2_SEQ_LM", num_transformer_submodules=1, **hidden)
+    model = saved(folder, config, AutoModelForSeq2SeqLM)
+    imported, base = read_peft(adapter, folder), load_base(folder)
+    ids, mask = padded(ROWS)
+    head = {"word_ids": torch.arange(40), "opening": torch.tensor([0, 5])}
+    theirs = model(input_ids=ids, attention_mask=mask, decoder_input_ids=head["opening"].expand(len(ids), -1)).logits
+    ours, bare = (word_scores(base, ids, mask, tensors, head) for tensors in (imported.tensors, {}))
+    assert float((ours - theirs[:, -1].log_softmax(-1)[:, :40]).abs().max()) < 1e-4
+    assert float((ours - bare).abs().max()) > 0.01, "the prompt matters"
+
+
+def test_twice_the_vectors_are_refused(t5_folder: Path, saved: Any, adapter: Path) -> None:
+    """PEFT's default on an encoder-decoder."""
+    saved(t5_folder, peft.PromptTuningConfig(num_virtual_tokens=3, task_type="SEQ_2_SEQ_LM"), AutoModelForSeq2SeqLM)
+    with pytest.raises(ArtifactError, match=r"'SEQ_2_SEQ_LM' with 2 transformer submodules .*'SEQ_2_SEQ_LM' with 1"):
+        read_peft(adapter, t5_folder)
+
+
 @pytest.mark.parametrize("kind", [peft.PrefixTuningConfig, peft.PromptTuningConfig])
 @torch.no_grad()
 def test_a_decoders_classifier_comes_along(llama_folder: Path, saved: Any, adapter: Path, kind: Any) -> None:
@@ -169,6 +213,7 @@ def change_config(folder: Path, **changes: Any) -> None:
         ({"task_type": "SEQ_2_SEQ_LM"}, "task 'SEQ_2_SEQ_LM' with 1 transformer"),
         ({"task_type": "TOKEN_CLS"}, "task 'TOKEN_CLS'.*'CAUSAL_LM', 'FEATURE_EXTRACTION', 'SEQ_CLS'"),
         ({"num_transformer_submodules": 2}, "with 2 transformer submodules"),
+        ({"task_type": "SEQ_2_SEQ_LM", "peft_type": "PROMPT_TUNING"}, "on an encoder-decoder it has to be 'SEQ_2_SEQ"),
         ({"peft_type": "CARTRIDGE"}, "type 'CARTRIDGE' is no prompt"),
         ({"peft_type": None}, "type None is no prompt"),
         ({"num_virtual_tokens": 4}, "'num_virtual_tokens': 4.*It belongs to another base"),
