@@ -2,7 +2,8 @@
 
 promptmint.json     what the prompt is, the SHA-256 of its base's files, and of every other file here
 head.safetensors    `weight` [C, d] and `bias` [C]; or `word_ids` [C], a token for each label, and on an encoder-decoder
-                    `opening` [O], what its decoder reads before it says one
+                    `opening` [O], what its decoder reads before it says one; or of a prompt that writes texts
+                    `ends` [E], the tokens that end one, and an empty `opening`
 answer.py           a copy of the file of that name in this package
 """
 

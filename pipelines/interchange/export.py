@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from pipelines.errors import ArtifactError, listed
@@ -40,10 +42,10 @@ def export(artifact: Path, base_folder: Path, layout: str, target: Path, expecte
     if layout not in LAYOUTS:
         raise ArtifactError(f"There is no layout {layout!r}; there are {listed(LAYOUTS)}.")
     prompt, proof = read_prompt(artifact, expected_digest), read_proof(artifact)
-    if prompt.writes:
+    if prompt.writes and len(prompt.head["opening"]):
         raise ArtifactError(
-            "This prompt was tuned to write texts (head.kind = 'generation'), and exports are proven by the logits of "
-            "classes alone: no layout can express it yet. Serve it with promptmint or as its MLflow model."
+            "This prompt was tuned to write texts (head.kind = 'generation') on an encoder-decoder; prompts that write "
+            "are exported from decoders alone. Serve it with promptmint or as its MLflow model."
         )
     check_base(prompt.card, base_folder)
     with _published(target) as folder:
@@ -56,7 +58,7 @@ def _replayed(folder: Path, base_folder: Path, proof: Proof, template: Template)
     rows = [row.input_ids for row in encode(AutoTokenizer.from_pretrained(base_folder), template, proof.texts)]
     try:
         with warnings.catch_warnings(action="ignore"):  # PEFT calls what transformers is about to drop
-            logits = answer.class_logits(answer.load(folder, base_folder), *padded(rows))
+            logits, same_tokens = _answered(answer.load(folder, base_folder), rows, proof.said)
     except ModuleNotFoundError as error:
         raise ArtifactError(
             f"Cannot prove the export: {error.name!r} is not installed, and what is not proven is not exported. "
@@ -74,7 +76,21 @@ def _replayed(folder: Path, base_folder: Path, proof: Proof, template: Template)
             f"than {proof.tolerance:.0e}. This base reads prompts in a way that the layout cannot express: serve it "
             "with promptmint."
         )
+    if not same_tokens:
+        raise ArtifactError(
+            "Outside promptmint the exported prompt writes other tokens than it was proven to write. Serve it with "
+            "promptmint."
+        )
     return difference
+
+
+def _answered(exported: answer.Exported, rows: list[list[int]], said: Tensor | None) -> tuple[Tensor, bool]:
+    """What the proof keeps, [N, C]: class logits, or those of the tokens said; and whether it would say these again."""
+    ids, mask = padded(rows)
+    if said is None:
+        return answer.class_logits(exported, ids, mask), True
+    following = answer.next_logits(exported, ids, mask, said)[:, :-1]
+    return following.take_along_dim(said[..., None], dim=2)[..., 0], torch.equal(following.argmax(2), said)
 
 
 @contextmanager

@@ -60,9 +60,8 @@ def write_peft(prompt: SoftPrompt, base_folder: Path, folder: Path) -> None:
         ArtifactError: PEFT cannot express this prompt on this base.
     """
     check_kind(prompt, "peft", {"embeddings", "keys", "values"})
-    task = "CAUSAL_LM" if "word_ids" in prompt.head else "FEATURE_EXTRACTION"
     config: dict[str, Any] = {
-        "task_type": SEQ2SEQ if "opening" in prompt.head else task,
+        "task_type": _task(prompt),
         "base_model_name_or_path": None,  # a name could be looked up and bring other weights
         "inference_mode": True,
         "num_transformer_submodules": 1,
@@ -123,6 +122,13 @@ def read_peft(folder: Path, base_folder: Path) -> ImportedPrompt:
     return ImportedPrompt(tensors, head, {"digest": digest_files(files), "files": files})
 
 
+def _task(prompt: SoftPrompt) -> str:
+    """Which of PEFT's models the prompt's answers come from: one with a language-model head, or a bare one."""
+    if not prompt.writes and "word_ids" not in prompt.head:
+        return "FEATURE_EXTRACTION"
+    return SEQ2SEQ if len(prompt.head.get("opening", ())) else "CAUSAL_LM"
+
+
 def flattened(keys: Tensor, values: Tensor) -> Tensor:
     """PEFT's [P, L * 2 * H_kv * d_h] from keys and values, each [L, H_kv, P, d_h]."""
     both = torch.stack([keys, values], dim=1)  # [L, 2, H_kv, P, d_h]
@@ -146,6 +152,7 @@ def _check_prefix(prompt: SoftPrompt, base: Any) -> None:
         )
     window = getattr(base, "sliding_window", None)
     longest = prompt.tensors["keys"].shape[2] + prompt.card["template"]["max_tokens"]
+    longest += prompt.card["head"].get("max_new_tokens") or 0
     if window is not None and longest > window:
         raise ArtifactError(
             f"With PEFT a prefix slides out of this base's attention window of {window} positions: prompt and text "

@@ -96,5 +96,7 @@ def test_a_recipe_of_texts_runs_from_end_to_end(texts: Any) -> None:
     assert texts.promptmint("report", "replies@1", "--html", "page.html").code == 0
     page = (texts.folder / "page.html").read_text()
     assert "What it writes" in page and "Reference: " in page and "ROUGE-L" in page and "Macro F1" not in page
-    refused = texts.promptmint("export", "replies@1", "--to", ".", "--layout", "peft")
-    assert refused.code == 8 and "no layout can express it yet" in refused.err
+    assert texts.promptmint("export", "replies@1", "--to", ".", "--layout", "peft").code == 0
+    assert (
+        json.loads((texts.folder / "replies-v1-peft" / "promptmint.json").read_text())["head"]["kind"] == "generation"
+    )

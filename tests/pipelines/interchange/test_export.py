@@ -19,6 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     DistilBertConfig,
     DistilBertModel,
     GraniteConfig,
@@ -31,12 +32,17 @@ from transformers import (
 
 from pipelines.digests import digest_file, digest_folder
 from pipelines.errors import ArtifactError, BaseModelError
+from pipelines.inference.base import load_base
 from pipelines.inference.forward import padded
+from pipelines.inference.generation import said_logits
 from pipelines.inference.predictor import load_predictor
+from pipelines.inference.writing import target_logits, written
 from pipelines.interchange import answer
 from pipelines.interchange.export import LAYOUTS, export
 from pipelines.interchange.peft import write_peft
 from pipelines.prompts.artifact import read_prompt, read_proof, write_prompt, write_proof
+from pipelines.recipe import Template
+from pipelines.tokens.template import encode
 
 WORDS = ("password", "invoice")
 FIRST_WORDS = ("my", "please")  # one token each where a text begins, which is how an encoder-decoder says them
@@ -130,6 +136,44 @@ def test_a_process_without_promptmint_answers_from_the_folder(prompt_on: Any, tm
     command = [sys.executable, str(tmp_path / "out" / "answer.py"), str(minted.base_folder), text]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == f"{wanted.label}  {100 * wanted.probability:.1f} %  {text}\n", done.stderr
+
+
+WRITERS = [("peft", "gpt2", "p-tuning-v2"), ("peft", "llama", "prompt-tuning"), ("prompt-embeds", "llama", "p-tuning")]
+
+
+@pytest.mark.parametrize(("layout", "base", "method"), WRITERS)
+def test_a_prompt_that_writes_says_the_same_tokens(
+    mint_on: Any, request: pytest.FixtureRequest, tmp_path: Path, capsys: Any, layout: str, base: str, method: str
+) -> None:
+    """Texts of several lengths in a batch, forced and greedy; and the text that `answer.py` prints."""
+    minted = mint_on(request.getfixturevalue(f"{base}_folder"), method, max_new_tokens=9)
+    assert export(minted.folder, minted.base_folder, layout, tmp_path / "out") < 3e-5
+    prompt, own = read_prompt(minted.folder), load_base(minted.base_folder)
+    exported = answer.load(tmp_path / "out", minted.base_folder)
+    said = [list(row) for row in zip(*written(own, ROWS, prompt.tensors, prompt.head, 9), strict=True)]
+    for row, wanted in zip(ROWS, said, strict=True):
+        assert answer.written(exported, torch.tensor([row])) == [token for token in wanted if token is not None]
+    forced = torch.randint(5, 60, (len(ROWS), 7), generator=torch.Generator().manual_seed(3))
+    found = answer.next_logits(exported, *padded(ROWS, pad=3), forced)[:, :-1].flatten(0, 1)
+    wanted_logits = target_logits(own, *padded(ROWS), prompt.tensors, prompt.head, forced)
+    assert float((found - wanted_logits).detach().abs().max()) < 1e-4
+
+    answer.main(tmp_path / "out", minted.base_folder, ["my invoice"])
+    (text,) = load_predictor(minted.folder, minted.base_folder).generate(["my invoice"])
+    assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_other_tokens_than_the_proofs_are_refused(mint_on: Any, llama_folder: Path, tmp_path: Path) -> None:
+    """Also where the logits of the proof's tokens are as they were: another token would have been said."""
+    minted = mint_on(llama_folder, "prompt-tuning", max_new_tokens=4)
+    artifact = shutil.copytree(minted.folder, tmp_path / "artifact")
+    prompt, proof = read_prompt(artifact), read_proof(artifact)
+    other = torch.full_like(proof.said, 9)
+    tokenizer, template = AutoTokenizer.from_pretrained(llama_folder), Template(**prompt.card["template"])
+    rows = [row.input_ids for row in encode(tokenizer, template, proof.texts)]
+    logits = said_logits(load_base(llama_folder), rows, prompt.tensors, prompt.head, other)
+    write_proof(artifact, dataclasses.replace(proof, said=other, logits=logits))
+    refused(ArtifactError, "writes other tokens", artifact, llama_folder, "peft", tmp_path / "exports" / "out")
 
 
 def test_it_refuses_long_texts_and_another_base(prompt_on: Any, tmp_path: Path) -> None:
@@ -396,6 +440,7 @@ def test_what_no_layout_says_is_refused(
         (mint_on(llama_folder, "prompt-tuning", template="{text} and {pair}"), refused),
         (mint_on(t5_folder, "prompt-tuning"), "linear head reads the encoder"),
         (mint_on(t5_folder, "p-tuning-v2", FIRST_WORDS), "in every layer, in the encoder"),
+        (mint_on(t5_folder, "prompt-tuning", max_new_tokens=4), "exported from decoders alone"),
         (mint_on(t5_folder, "prompt-tuning", **in_decoder), "before what the decoder says"),
     ):
         with pytest.raises(ArtifactError, match=message):
