@@ -134,7 +134,7 @@ def main(folder: Path, base_folder: Path, texts: list[str]) -> None:
             sys.exit(f"{text!r} takes {ids.shape[1]} tokens of {card['template']['max_tokens']} allowed: shorten it.")
         if "ends" in exported.head:
             said = written(exported, ids)
-            print(tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip())
+            print(str(tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)).lstrip())
             continue
         shares = class_logits(exported, ids, torch.ones_like(ids)).softmax(dim=1)[0]
         best = int(shares.argmax())
