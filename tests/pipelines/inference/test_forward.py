@@ -38,7 +38,7 @@ P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 KINDS = ["input", "key-value", "late", "gate", "offsets", "generator"]
 # Llama's norms and rotary angles, and T5's norms, are float32 in any case.
-TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5, "t5": 1e-5, "bart": 1e-10}
+TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5, "qwen2": 1e-5, "t5": 1e-5, "bart": 1e-10}
 
 
 def close(base: Base, left: Tensor, right: Tensor) -> bool:
@@ -84,6 +84,7 @@ def alone(base: Base, row: list[int], prompt: Mapping[str, Tensor]) -> Tensor:
 # Batches and padding.
 
 
+@pytest.mark.parametrize("any_folder", TOLERANCE, indirect=True)
 @pytest.mark.parametrize("kind", ["none", *KINDS])
 @pytest.mark.parametrize("pad", [0, 13])
 @torch.no_grad()
@@ -307,7 +308,7 @@ def with_cache(model: Any, ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
     return model(input_ids=ids, attention_mask=seen, past_key_values=cache)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2"])
 @pytest.mark.parametrize("rows", [ROWS, [[5, 9, 12, 7], [8, 6, 11, 10]]], ids=["padded", "even"])
 @torch.no_grad()
 def test_a_decoders_prefix_is_its_own_cache(
