@@ -122,7 +122,8 @@ def test_bf16_stays_near_fp32(any_folder: Path, kind: str) -> None:
     exact = hidden_states(base, *padded(ROWS[:1]), prompt)
     with torch.autocast("cpu", torch.bfloat16):
         rough = hidden_states(base, *padded(ROWS[:1]), prompt).float()
-    assert 0 < float((rough - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    near = 0.1 if base.backbone.config.model_type == "t5" else 0.05  # T5 divides no scores, so they round coarser
+    assert 0 < float((rough - exact).abs().max()) < near * float(exact.abs().max())
 
 
 @pytest.mark.parametrize("kind", ["none", *KINDS])
