@@ -3,22 +3,23 @@
 Of metrics that are a mean over examples the comparison is `statistics.paired_bootstrap`. BLEU is none: a draw sums the
 counts of its examples, and BLEU is taken of the sums (Koehn, "Statistical Significance Tests for Machine Translation
 Evaluation", EMNLP 2004). The same one example is imagined there too: of mean length, for the lower bound with no word
-right in the prompt's text and every word in the other's, for the upper bound the other way round.
+right in the prompt's text and every word in the other's, for the upper bound the other way round. Both bounds are taken
+of the same draws: a draw says how often it had the imagined example, and each bound adds its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluation.statistics import Interval, paired_bootstrap
-from pipelines.evaluation.texts import OF_EXAMPLES, TextScores, bleu_of
+from pipelines.evaluation.texts import OF_EXAMPLES, TextScores, bleu_of, bleu_of_each
 
 POINTS = 100.0
-BLOCK = 4_000_000  # counts held in memory at once
+BLOCK = 500_000  # counts held in memory at once: 4 MB
 RESAMPLES, SEED = 1000, 0  # of the interval of one model
 
 
@@ -40,41 +41,50 @@ def text_difference(
     if metric in OF_EXAMPLES:
         each = POINTS * (prompt.measures[metric] - other.measures[metric])
         return Difference(paired_bootstrap(each, confidence, resamples, seed, largest=POINTS), float(each.var()))
+    both = np.hstack([prompt.bleu, other.bleu])  # [n, 20]
     estimate = POINTS * (bleu_of(prompt.bleu.sum(0)) - bleu_of(other.bleu.sum(0)))
     nothing, everything = _imagined(prompt.bleu)
-    lowest = _draws(np.vstack([prompt.bleu, nothing]), np.vstack([other.bleu, everything]), resamples, seed)
-    highest = _draws(np.vstack([prompt.bleu, everything]), np.vstack([other.bleu, nothing]), resamples, seed)
+    pool = np.pad(both, ((0, 1), (0, 1)))  # [n + 1, 21] the imagined example last, and a column that counts it
+    pool[-1, -1] = 1
+    drawn = _sums(pool, resamples, seed)
+    sums, imagined = drawn[:, :-1], drawn[:, -1:]
+    lowest = _ahead(sums + imagined * np.append(nothing, everything))
+    highest = _ahead(sums + imagined * np.append(everything, nothing))
     low, high = float(np.quantile(lowest, 1 - confidence)), float(np.quantile(highest, confidence))
-    variance = len(prompt) * float(_draws(prompt.bleu, other.bleu, min(resamples, RESAMPLES), seed).var())
+    variance = len(prompt) * float(_ahead(sums).var())  # of the draws without the imagined example
     return Difference(Interval(estimate, min(low, estimate), max(high, estimate)), variance)
 
 
 def text_interval(scores: TextScores, metric: str, confidence: float = 0.95) -> tuple[float, float]:
     """The two-sided percentile interval of one model's score, 0..1."""
     if metric in OF_EXAMPLES:
-        drawn = _sums(scores.measures[metric][:, None], RESAMPLES, SEED)
-        found = [float(total[0]) / len(scores) for total in drawn]
+        found = _sums(scores.measures[metric][:, None], RESAMPLES, SEED)[:, 0] / len(scores)
     else:
-        found = [bleu_of(total) for total in _sums(scores.bleu, RESAMPLES, SEED)]
+        found = bleu_of_each(_sums(scores.bleu, RESAMPLES, SEED))
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _draws(
-    one: NDArray[np.int64], other: NDArray[np.int64], resamples: int, seed: int
-) -> NDArray[np.float64]:  # [resamples]
-    """Points of BLEU that one corpus is ahead of another, each [n, 10], the same examples drawn of both."""
-    both = np.hstack([one, other])
-    return np.array([POINTS * (bleu_of(drawn[:10]) - bleu_of(drawn[10:])) for drawn in _sums(both, resamples, seed)])
+def _ahead(sums: NDArray[Any]) -> NDArray[np.float64]:  # [m]
+    """Points of BLEU that one corpus is ahead of another, of the ten counts of both, [m, 20]."""
+    return POINTS * (bleu_of_each(sums[:, :10]) - bleu_of_each(sums[:, 10:]))
 
 
-def _sums(values: NDArray[np.generic], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Sums [k] over n rows drawn with replacement from n rows of values [n, k], `resamples` times."""
+def _sums(values: NDArray[Any], resamples: int, seed: int) -> NDArray[np.float64]:  # [resamples, k]
+    """Sums over n rows drawn with replacement from n rows of values [n, k]; of whole numbers they are exact.
+
+    How often each row was drawn, times the rows, is one product of matrices for many draws. A block of them is held at
+    a time.
+    """
     rng, n = np.random.default_rng(seed), len(values)
-    block = max(1, BLOCK // n)
-    for start in range(0, resamples, block):
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
-        yield from drawn @ values.astype(np.float64)
+    rows, sums = values.astype(np.float64), np.empty((resamples, values.shape[1]))
+    times = np.empty((min(resamples, max(1, BLOCK // n)), n))  # [block, n]
+    for start in range(0, resamples, len(times)):
+        block = times[: resamples - start]
+        for draw in block:
+            draw[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+        sums[start : start + len(block)] = block @ rows
+    return sums
 
 
 def _imagined(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

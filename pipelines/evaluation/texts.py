@@ -181,6 +181,20 @@ def bleu_of(counts: NDArray[Any], sentence: bool = False) -> float:
     return float(score.score) / 100
 
 
+def bleu_of_each(counts: NDArray[Any]) -> NDArray[np.float64]:  # [m]
+    """`bleu_of` of many corpora, [m, 10], in one pass: what thousands of draws ask for. A test holds one to the other.
+
+    Where no n-gram of an order is right its share is smoothed: half of one is right of the first such order, then a
+    quarter, an eighth (sacrebleu's "exp").
+    """
+    score = np.zeros(len(counts))
+    some = counts[:, :4].any(1) & counts[:, 4:8].all(1)  # nothing right, or no n-gram of an order written: 0
+    right, grams, length, wanted = counts[some, :4], counts[some, 4:8], counts[some, 8], counts[some, 9]
+    smoothed = np.where(right > 0, right, 0.5 ** np.cumsum(right == 0, axis=1))
+    score[some] = np.exp(np.log(smoothed / grams).mean(1) + np.minimum(0, 1 - wanted / length))
+    return score
+
+
 def bleu_signature() -> str:
     """How sacrebleu computes it here, its version included: to be told with every figure."""
     from sacrebleu.metrics.bleu import BLEU

@@ -41,8 +41,8 @@ def misfit_of_generation(recipe: Recipe) -> str:
             "promotion.family decides by exact tests of right and wrong answers, which head.kind = 'generation' has "
             "not: set promotion.policy = 'automatic' or 'manual'"
         )
-    if recipe.drift is not None:
-        return "[drift] compares labels too, and head.kind = 'generation' has none: leave it out"
+    if recipe.drift is not None and recipe.drift.changed_keys(["labels"]):
+        return "drift.labels is of labels, and head.kind = 'generation' has none: leave it out of [drift]"
     if recipe.prompt.init == "labels":
         return "prompt.init = 'labels' starts from label words, and head.kind = 'generation' has none: choose another"
     return ""

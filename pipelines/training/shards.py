@@ -71,12 +71,12 @@ class TextRows:
         return found
 
 
-def read_rows(folder: Path, numbers: Sequence[int] | None = None, marked: bool = True) -> Rows:
-    """The rows of one split's shards, as `tokens/encode.py` wrote them; with `numbers` only these, in their order.
+def read_rows(folder: Path, marked: bool = True) -> Rows:
+    """The rows of one split's shards, as `tokens/encode.py` wrote them.
 
     `marked` leaves in them where the prompt stands, if they say so; what has no prompt reads them without that.
     """
-    shards = _shards(folder, numbers)
+    shards = _shards(folder)
     labels = shards["label"].to_numpy().astype(np.int64)
     return Rows(shards["id"].to_pylist(), _tokens(shards, marked), labels, _lengths(shards))
 
@@ -89,6 +89,14 @@ def read_texts(folder: Path, marked: bool = True) -> TextRows:
         columns["id"], _tokens(shards, marked), columns["target_ids"], _lengths(shards), columns["input"],
         columns["target"],
     )  # fmt: skip
+
+
+def read_inputs(folder: Path, numbers: Sequence[int]) -> Rows:
+    """What the base alone reads of the rows with these numbers, in their order; whatever the truth, labels are 0."""
+    shards = _shards(folder, numbers)
+    tokens = _tokens(shards, marked=False)
+    lengths = np.array([len(row) for row in tokens], np.int64)
+    return Rows(shards["id"].to_pylist(), tokens, np.zeros_like(lengths), lengths)
 
 
 def _shards(folder: Path, numbers: Sequence[int] | None = None) -> Any:

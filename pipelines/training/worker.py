@@ -46,7 +46,7 @@ from pipelines.training.job import GPUS, LAUNCHER, METHODS, EmbedJob, Job, JobFi
 from pipelines.training.loop import logits_of, texts_of, train
 from pipelines.training.recompute import recomputing
 from pipelines.training.sharding import shard, whole
-from pipelines.training.shards import Rows, TextRows, read_rows, read_texts
+from pipelines.training.shards import Rows, TextRows, read_inputs, read_rows, read_texts
 from pipelines.training.state import machine
 from pipelines.training.tuned import Tuned, linear_head, tune
 
@@ -188,7 +188,7 @@ def _score(job: ScoreJob, base: Base, base_folder: Path, out: Path, compute: Com
 
 
 def _embed(job: EmbedJob, base: Base, out: Path) -> None:
-    parts = [read_rows(folder, rows, marked=False) for folder, rows in job.parts]
+    parts = [read_inputs(folder, rows) for folder, rows in job.parts]
     states = torch.cat([states_of(base, part, job.batch_size) for part in parts])
     with _published(out, job.name) as folder:
         save_file({"states": states}, folder / "states.safetensors")

@@ -444,7 +444,9 @@ def test_a_recipe_of_texts_says_what_decides_and_no_labels(write: Any) -> None:
     assert Recipe.model_validate(said).digest == recipe.digest  # as a sweep and a provenance read it
     longer = load_recipe(write(WRITES.replace("= 9", "= 10"), "longer.toml"))
     judged = load_recipe(write(WRITES.replace("bleu", "rouge_l"), "judged.toml"))
-    assert len({recipe.digest, longer.digest, judged.digest}) == 3
+    watched = load_recipe(write(WRITES + "[drift]\n", "watched.toml"))
+    assert len({recipe.digest, longer.digest, judged.digest, watched.digest}) == 4
+    assert Recipe.model_validate(watched.model_dump(mode="json")).digest == watched.digest
 
 
 def test_a_recipe_of_labels_says_nothing_of_texts(write: Any) -> None:
@@ -464,7 +466,7 @@ def test_a_recipe_of_labels_says_nothing_of_texts(write: Any) -> None:
         ('metric = "bleu"', 'metric = "bleu"\nmax_ece = 0.1', "gates has 'max_ece', which judge answers"),
         ('metric = "bleu"', 'metric = "bleu"\nmin_power = 0.5', "gates has 'min_power'"),
         ("[gates]", "[baselines.head_only]\nrate = 0.1\n[gates]", "generation has nothing to train"),
-        ("[gates]", "[drift]\n[gates]", "[drift] compares labels too"),
+        ("[gates]", "[drift]\nlabels = 0.2\n[gates]", "drift.labels is of labels"),
         ("rate = 0.01", 'rate = 0.01\ninit = "labels"', "prompt.init = 'labels' starts from label words"),
     ],
 )  # fmt: skip

@@ -21,6 +21,7 @@ from pipelines.store.trees import save_bytes
 
 STAGE = Stage("drift", 1)
 NOBODY = "there is no champion yet, so there is nothing that the data could have moved from"
+LABELS_OR_TEXTS = "and this recipe are not of one kind: one answers with labels, the other writes texts"
 
 Embed = Callable[[Sample, Sample], NDArray[np.float32]]  # hidden states [N, d] of both, those from before first
 
@@ -45,7 +46,7 @@ def against_champion(
         store: holds both runs' splits; keeps the report and the words.
         champion: as this run finds it.
         split_trees: of this run, `{split: tree}`.
-        labels: of the recipe.
+        labels: of the recipe; none where it writes texts, and their shift is not measured.
         settings: what the recipe asks for.
         seed: of the samples and the resamples.
         read_by: what decides the hidden states: the base's digest and the template, as JSON.
@@ -55,6 +56,8 @@ def against_champion(
     record, version = champion.record, champion.version
     if version is None or record is None:
         return _nothing(settings, NOBODY if version is None else champion.lost)
+    if bool(record["labels"]) != bool(labels):
+        return _nothing(settings, f"the champion (version {version}) {LABELS_OR_TEXTS}")
     known = record["data"]["split_trees"]
     trees = [{split: every[split] for split in LEARNT_FROM} for every in (known, split_trees)]
     renamed = set(record["labels"]) != set(labels)
@@ -62,7 +65,7 @@ def against_champion(
     def compute() -> dict[str, Any]:
         before, after = (sample(store, each, settings.sample, seed, cache) for each in trees)
         states = embed(before, after) if settings.embedded else None
-        found = report(before, after, settings, seed, states, labels=not renamed)
+        found = report(before, after, settings, seed, states, labels=bool(labels) and not renamed)
         return {**found, "words": save_bytes(store, canonical_json(changed_words(before, after)))}
 
     inputs = {

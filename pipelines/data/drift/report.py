@@ -46,7 +46,7 @@ def report(
         seed: of the resamples.
         states: hidden states [N, d] of at most `settings.embedded` texts of either side, those from before first;
             None: no embedding distance.
-        labels: whether both sides have the same labels; else their shift is not measured.
+        labels: whether both sides have labels, and the same ones; else their shift is not measured.
     """
     words = measures.count_words([*before.texts, *after.texts], len(before))
     lengths = np.array([len(text) for text in (*before.texts, *after.texts)], np.int64)

@@ -27,7 +27,7 @@ class Sample:
     Attributes:
         of: how many there are in all.
         texts: n of them; of a pair both, one below the other.
-        labels: theirs.
+        labels: theirs; none where they have texts to be written instead.
         places: `{split: row numbers}` of them, rising; the rows of the split's token shards have the same numbers.
     """
 
@@ -70,7 +70,7 @@ def sample(store: Store, split_trees: Mapping[str, str], size: int, seed: int, c
         start += counts[split]
         for row in _rows(file, places[split]):
             texts.append("\n".join(row[name] for name in ("text", "pair") if name in row))
-            labels.append(row["label"])
+            labels += [row["label"]] if "label" in row else []
     return Sample(total, texts, labels, places)
 
 

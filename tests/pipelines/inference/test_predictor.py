@@ -33,6 +33,7 @@ BASES = ("bert", "gpt2", "llama", "t5", "bart")
 KINDS: list[tuple[str, str, Any]] = [(base, method, None) for base in BASES for method in PRESETS]
 KINDS += [("gpt2", "p-tuning-v2", WORDS), ("llama", "prompt-tuning", WORDS), ("llama", "prefix-tuning", LONG_WORDS)]
 KINDS += [("gpt2", "late", WORDS), ("llama", "lopa", WORDS), ("gpt2", "dept", LONG_WORDS), ("llama", "iapt", WORDS)]
+KINDS += [("qwen2", "p-tuning-v2", None), ("qwen2", "prompt-tuning", WORDS)]
 KINDS += [(base, method, words) for base in BASES[3:] for method in PRESETS for words in (WORDS, LONG_WORDS)]
 
 

@@ -43,9 +43,12 @@ def talk() -> Callable[..., list[tuple[str, str]]]:
 
 @pytest.fixture
 def splits(store: LocalStore, tmp_path: Path) -> Splits:
-    """Saves rows of every split, and gives `{split: tree}`; the texts of a test are of its own unless it says so."""
+    """Saves rows of every split, and gives `{split: tree}`; the texts of a test are of its own unless it says so.
 
-    def splits(learnt: Rows, test: Rows = (("of its own", "apples"),)) -> dict[str, str]:
+    `truth` is the column of what stands beside the texts: label or target.
+    """
+
+    def splits(learnt: Rows, test: Rows = (("of its own", "apples"),), truth: str = "label") -> dict[str, str]:
         trees = {}
         for split, rows in (
             ("train", learnt[: -len(learnt) // 5]),
@@ -54,7 +57,7 @@ def splits(store: LocalStore, tmp_path: Path) -> Splits:
         ):
             folder = tmp_path / f"{split}-{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
-            frame = pd.DataFrame(list(rows), columns=["text", "label"])
+            frame = pd.DataFrame(list(rows), columns=["text", truth])
             write_rows(frame.assign(id=[f"{n:04d}" for n in range(len(frame))]), folder / "examples.parquet")
             trees[split] = save_tree(store, folder)
         return trees

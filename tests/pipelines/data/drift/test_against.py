@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from pipelines.data.drift import NOBODY, Sample, against_champion, all_seen, refusal, sample, seen_of_test
+from pipelines.evaluation.drift import moved_lines
+from pipelines.evaluation.pages.drift import drift_told
 from pipelines.promotion.champion import Champion
 from pipelines.recipe import Drift, Gates, NonInferiority
 from pipelines.store.local import LocalStore
@@ -103,6 +105,26 @@ def test_renamed_labels_leave_the_other_distances(compare: Any, talk: Any, split
     found = compare(champion(splits(talk(200, seed=1)), ("apples", "ships")), splits(talk(200, seed=2)))
     assert "answers other labels, 'apples', 'ships'" in found["why_not"]
     assert [each["name"] for each in found["measures"]] == ["length", "vocabulary", "unseen"]
+
+
+def test_texts_with_targets_have_every_distance_but_that_of_labels(
+    compare: Any, talk: Any, splits: Any, champion: Any
+) -> None:
+    known = champion(splits(talk(300, seed=1), truth="target"), ())
+    longer = [(f"{text} {text}", target) for text, target in talk(300, seed=2, apples=0.9)]
+    found = compare(known, splits(longer, truth="target"), Drift(embedded=0, then="refuse"), ())
+    assert [each["name"] for each in found["measures"]] == ["length", "vocabulary", "unseen"]
+    assert "length" in found["moved"] and found["labels"] == {} and not found["why_not"]
+    assert "length of the texts moved" in (refusal(found) or "")
+    page, told = drift_told({"drift": found}, None), "\n".join(moved_lines({"drift": found}))
+    assert page and page["labels"] == [] and len(page["measures"]) == 3 and "length of the texts moved" in told
+
+
+def test_a_champion_that_answers_otherwise_is_not_compared(compare: Any, talk: Any, splits: Any, champion: Any) -> None:
+    of_labels, of_texts = (splits(talk(60, seed=1), truth=truth) for truth in ("label", "target"))
+    for known, new, labels in ((champion(of_labels), of_texts, ()), (champion(of_texts, ()), of_labels, LABELS)):
+        found = compare(known, new, Drift(), labels)
+        assert found["against"] is None and "one answers with labels, the other writes texts" in found["why_not"]
 
 
 def test_data_that_the_store_lost_are_a_sentence(

@@ -21,19 +21,25 @@ from pipelines.training.compute import Compute
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("truth", "max_new_tokens"), [("label", None), ("target", 3)])
 def test_rows_are_pooled_in_the_order_that_was_asked_for(
-    gpt2_folder: Path, tickets: Callable[[int, int], list[Any]], store: LocalStore, tmp_path: Path
+    truth: str,
+    max_new_tokens: int | None,
+    gpt2_folder: Path,
+    tickets: Callable[[int, int], list[Any]],
+    store: LocalStore,
+    tmp_path: Path,
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     shards, texts = [], []
     for seed in (1, 2):
-        rows = pd.DataFrame([vars(each) for each in tickets(12, seed)])
+        rows = pd.DataFrame([vars(each) for each in tickets(12, seed)]).rename(columns={"label": truth})
         (folder := tmp_path / f"split-{seed}").mkdir()
         write_rows(rows, folder / "examples.parquet")
         made = tokenize(
-            store, save_tree(store, folder), gpt2_folder, "b" * 64, Template(max_tokens=32), ("account", "billing"),
-            tmp_path / "cache",
+            store, save_tree(store, folder), gpt2_folder, "b" * 64, Template(max_tokens=32),
+            () if max_new_tokens else ("account", "billing"), tmp_path / "cache", max_new_tokens,
         )  # fmt: skip
         shards.append(load_tree(store, made["tree"], tmp_path / "cache"))
         texts.append(rows["text"].tolist())
