@@ -100,3 +100,15 @@ def test_a_recipe_of_texts_runs_from_end_to_end(texts: Any) -> None:
     assert (
         json.loads((texts.folder / "replies-v1-peft" / "promptmint.json").read_text())["head"]["kind"] == "generation"
     )
+
+    longer = [
+        json.dumps({"asked": f"please tell me {n} times: the invoice is wrong", "reply": "billing"}) for n in range(90)
+    ]
+    with (texts.folder / "talk.jsonl").open("a") as talk:
+        talk.write("\n" + "\n".join(longer))
+    recipe = texts.folder / "replies.toml"
+    recipe.write_text(recipe.read_text() + '[drift]\nthen = "refuse"\nembedded = 50\n')
+    moved = texts.promptmint("run", "replies.toml", "--json").json
+    measured = [each["name"] for each in moved["drift"]["measures"]]
+    assert moved["verdict"] == "refused" and measured == ["length", "vocabulary", "unseen", "embedding"]
+    assert "length of the texts moved" in moved["reason"] and "train" not in moved["seconds"]
