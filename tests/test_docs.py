@@ -262,7 +262,10 @@ def keys_of(recipe: dict[str, Any]) -> set[tuple[str, str]]:
     """`(section, key)` of all that a recipe says; what a gate or a budget says counts as the section's."""
     found = set()
     for name, value in recipe.items():
-        inner = {f"{name}.{k}": v for k, v in value.items()} if name == "baselines" else {name: value}
+        inner = {name: value}
+        if name == "baselines":  # a method is a table in it, what all of them share is a key
+            inner = {f"{name}.{key}": each for key, each in value.items() if isinstance(each, dict)}
+            inner[name] = dict.fromkeys(value.keys() - {each.partition(".")[2] for each in inner})
         for section, settings in inner.items():
             found |= {(section, key) for key in settings} if isinstance(settings, dict) else {("top", section)}
     for key in ("to", "margin", *recipe["gates"]["budgets"]):

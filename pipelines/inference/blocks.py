@@ -4,6 +4,10 @@ Every block of a transformer takes hidden states first and gives hidden states. 
 them on any base, and what stands around the blocks, masks and positions, stays the base's own: the pass below keeps
 what the next block would have read, and the pass above begins with it, each leaving the other's blocks out.
 
+Of a T5 the first block also makes a bias of distances, which it hands on to the others (Raffel et al., "Exploring the
+Limits of Transfer Learning with a Unified Text-to-Text Transformer", 2020, section 2.1). Nothing but the number of
+positions decides it, so a block makes it also where it is left out.
+
 This file travels inside every packaged model and imports nothing of promptmint by its absolute name.
 """
 
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 
 from .packing import put, take
 
-Forward = Callable[..., Tensor]
+Forward = Callable[..., Any]  # gives hidden states, or a tuple with them first
 Change = Callable[[Tensor], Tensor]
 
 
@@ -68,17 +72,29 @@ def only_at(block: nn.Module | None, places: Tensor) -> Iterator[None]:
             hook.remove()
 
 
-def left_out(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-    """The forward of a block that does nothing."""
-    return hidden_states
+def left_out(block: nn.Module) -> Forward:
+    """The forward of a block that changes no hidden states; it hands on the bias of a T5, made for all of them."""
+    source: Any = _source_of_bias(block)
+    if source is None:
+        return lambda hidden_states, *_, **__: hidden_states
+    taken = signature(type(block).forward)
+
+    def forward(hidden_states: Tensor, *others: Any, **options: Any) -> tuple[Tensor, Tensor, None]:
+        bias = taken.bind(block, hidden_states, *others, **options).arguments.get("position_bias")
+        if bias is None:  # nothing was handed on to it: it is the first
+            bias = source.compute_bias(hidden_states.shape[1], hidden_states.shape[1])
+        return hidden_states, bias, None
+
+    return forward
 
 
-def keeping(kept: list[Tensor]) -> Forward:
-    """The forward of a block that does nothing but keep what it was given."""
+def keeping(block: nn.Module, kept: list[Tensor]) -> Forward:
+    """The forward of a block that is left out and keeps what it was given."""
+    nothing = left_out(block)
 
-    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def forward(hidden_states: Tensor, *others: Any, **options: Any) -> Any:
         kept.append(hidden_states)
-        return hidden_states
+        return nothing(hidden_states, *others, **options)
 
     return forward
 
@@ -87,13 +103,14 @@ def reading(block: nn.Module, change: Change) -> Forward:
     """The block's own forward, on what `change` makes of the hidden states that the pass gives it.
 
     Raises:
-        ValueError: the block gives something else than hidden states alone, so that none can be left out.
+        ValueError: the block gives more than hidden states and a bias that can be made without it, so that it cannot
+            be left out.
     """
-    own: Forward = block.forward
+    own, hands_on = block.forward, _source_of_bias(block) is not None
 
-    def forward(hidden_states: Tensor, *others: Any, **options: Any) -> Tensor:
+    def forward(hidden_states: Tensor, *others: Any, **options: Any) -> Any:
         given = own(change(hidden_states), *others, **options)
-        if not isinstance(given, Tensor):
+        if not isinstance(given[0] if hands_on else given, Tensor):
             raise ValueError(
                 f"A layer of the type {type(block).__name__!r} gives {type(given).__name__!r} instead of hidden "
                 "states, so a prompt cannot enter between two layers of this base."
@@ -101,3 +118,10 @@ def reading(block: nn.Module, change: Change) -> Forward:
         return given
 
     return forward
+
+
+def _source_of_bias(block: nn.Module) -> nn.Module | None:
+    """The attention that can make the bias of distances which a block takes and hands on; None of other blocks."""
+    if "position_bias" not in signature(type(block).forward).parameters:
+        return None
+    return next((part for part in block.modules() if hasattr(part, "compute_bias")), None)

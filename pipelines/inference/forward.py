@@ -219,8 +219,8 @@ def entered_layer(prompt: Mapping[str, Tensor]) -> int | None:
 def states_at(base: Base, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
     """The hidden states [B, T, d] of a text that `layer` reads where there is no prompt: the same for every prompt."""
     kept: list[Tensor] = []
-    above = _blocks(base)[layer:]
-    with running(above, [keeping(kept), *[left_out] * (len(above) - 1)]):
+    entered, *above = _blocks(base)[layer:]
+    with running([entered, *above], [keeping(entered, kept), *map(left_out, above)]):
         _run(base, input_ids=input_ids, attention_mask=mask)
     return kept[0]
 
@@ -240,7 +240,7 @@ def states_from(base: Base, states: Tensor, mask: Tensor, layer: int, vectors: T
     """
     states, mask = _behind(vectors, states, mask)
     *below, entered = _blocks(base)[: layer + 1]
-    with running([*below, entered], [*[left_out] * layer, reading(entered, lambda _: states)]):
+    with running([*below, entered], [*map(left_out, below), reading(entered, lambda _: states)]):
         return _run(base, inputs_embeds=states, attention_mask=mask)[:, vectors.shape[-2] :]
 
 

@@ -238,7 +238,8 @@ def roll_back(
         earlier = listed(set(current.history) - {current.champion})
         wish = "an earlier champion" if to_version is None else f"version {to_version!r}, which never was champion"
         raise LedgerError(
-            f"Cannot roll {name!r} back to {wish}. Champion now: {current.champion!r}; possible: {earlier}."
+            f"Cannot roll {name!r} back to {wish}. Champion now: {current.champion!r}; possible: {earlier}. "
+            "A version that never was champion is promoted."
         )
     return _crown(store, name, entries, "rolled-back", registration, who, why, expected, now)
 

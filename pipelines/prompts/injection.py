@@ -29,7 +29,7 @@ def separate_layers(base: Base) -> int:
     """How many layers a base has that hidden states run through one after the other, each with weights of its own.
 
     Raises:
-        RecipeError: it has none, they cannot be told apart, or they give more than hidden states.
+        RecipeError: it has none, they cannot be told apart, or they give more than hidden states and a T5's bias.
     """
     layers = len({id(each.block) for each in base.layers if each.block is not None})
     if not base.layers or layers != len(base.layers):

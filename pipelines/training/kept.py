@@ -114,7 +114,7 @@ def lineages(
 def asked(recipe: Recipe, method: str) -> str:
     """The digest of what decides a baseline's weights beside base and rows."""
     parts = recipe.model_dump(mode="json", include={"seed", "template", "head", "training"})
-    read = recipe.data.model_dump(mode="json", include={"text", "pair", "label", "labels"})
+    read = recipe.data.model_dump(mode="json", include={"text", "pair", "label", "labels", "target"})
     settings = getattr(recipe.baselines, method).model_dump(mode="json")
     return digest_json({**parts, "data": read, "method": method, "settings": settings, "version": STAGE.version})
 

@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.errors import DivergedError
 from pipelines.inference.generation import texts_written
 from pipelines.recipe import Method, Optimisation, Prompt
 from pipelines.training.activations import Room
@@ -25,6 +24,7 @@ from pipelines.training.batches import epoch_batches, in_rows_order, sorted_batc
 from pipelines.training.checkpoint import Keeper
 from pipelines.training.collective import agreed, world
 from pipelines.training.decoder import written_out
+from pipelines.training.divergence import check_course, check_number, is_far_up
 from pipelines.training.frozen import Head, features_of, only_head
 from pipelines.training.gradient import Examples, Portion, backward, cross_entropy, guessed, text_losses
 from pipelines.training.once import Told, above_what_is_kept, read_once
@@ -92,7 +92,7 @@ def train(
         room: for what of the texts no prompt changes; none: that is computed in every step.
 
     Raises:
-        DivergedError: the loss is no longer a number.
+        DivergedError: the loss is no longer a number, or stays far above where it began.
         TrainingError: the memory does not hold the training of one row.
         KeyboardInterrupt: the keeper was asked to stop, and has kept a checkpoint.
     """
@@ -151,8 +151,9 @@ def train(
             if state.step % math.ceil(steps / CURVE_POINTS) == 0:
                 state.curve.append((state.step, mean))
             seen, tokens = seen + len(batch), tokens + int(examples.lengths[batch].sum())
-            _check_number("loss", mean, state.step, method, keeper)
-            if due or stop:
+            check_number("loss", mean, state.step, method, keeper)
+            check_course(state.curve, method, keeper)
+            if (due and not is_far_up(state.curve)) or stop:
                 keep(stop)
             if (now := time.perf_counter()) - reported > 0.5:
                 reported = now
@@ -162,7 +163,7 @@ def train(
                         "rate": optimizer.param_groups[0]["lr"], "examples_per_s": rate,
                         "tokens_per_s": tokens / (now - begun), "seconds_left": left})  # fmt: skip
         told = validate(model, held_out, shared, tuned.base.device, pause)
-        _check_number("validation loss", told.loss, state.step, method, keeper)
+        check_number("validation loss", told.loss, state.step, method, keeper)
         state.history.append(Epoch(epoch + 1, state.loss / steps_per_epoch, told.loss, told.accuracy))
         state.loss = 0.0
         if state.selection.takes(told.good):
@@ -227,17 +228,6 @@ def texts_of(tuned: Tuned, tokenizer: Any, rows: TextRows, most: int, batch_size
     tuned.eval()
     asked = [rows.tokens[first] for first, *_ in rows.examples().values()]
     return texts_written(tuned.base, tokenizer, asked, tuned.folded(), tuned.head_tensors(), most, batch_size)
-
-
-def _check_number(name: str, value: float, step: int, method: Method, keeper: Keeper) -> None:
-    if not math.isfinite(value):
-        newest = keeper.newest()
-        kept = f"The last good checkpoint is {str(newest)!r}." if newest else "There is no checkpoint."
-        raise DivergedError(
-            f"The {name} became {value!r} at step {step} with rate {method.rate!r}. Lower the method's rate "
-            f"or set training.precision = 'fp32'. {kept}",
-            step,
-        )
 
 
 def _reduced(

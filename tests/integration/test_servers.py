@@ -74,6 +74,8 @@ class TestServers:
             "retrain-on-new-data": "flows.retrain.retrain",
             "watch": "flows.watch.watch",
             "promote": "flows.promote.promote",
+            "roll-back": "flows.promote.roll_back",
+            "reconcile": "flows.promote.reconcile",
             "promote-family": "flows.promote.promote_family",
         }
         assert sorted(first["deployments"]) == sorted(
@@ -134,7 +136,7 @@ class TestServers:
 
         assert [again[name]["already_running"] for name in SERVED] == [False, True, False]
         assert again["mlflow"]["pid"] == first["mlflow"]["pid"]
-        assert len(place.deployments()) == 6
+        assert len(place.deployments()) == 8
         (found,) = place.flow_runs("retrain")
         assert (found["id"], found["state_type"]) == (run, "CRASHED")
         assert place.deployments()["retrain"]["global_concurrency_limit"]["active_slots"] == 0

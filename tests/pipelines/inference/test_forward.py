@@ -38,7 +38,7 @@ P = 3
 ROWS = [[5, 9, 12, 7, 30, 8], [6], [21, 14, 11], [9, 9, 17, 40, 6, 7, 8, 33, 19], [44, 2]]
 KINDS = ["input", "key-value", "late", "gate", "offsets", "generator"]
 # Llama's norms and rotary angles, and T5's norms, are float32 in any case.
-TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5, "t5": 1e-5, "bart": 1e-10}
+TOLERANCE = {"bert": 1e-10, "gpt2": 1e-10, "llama": 1e-5, "qwen2": 1e-5, "t5": 1e-5, "bart": 1e-10}
 
 
 def close(base: Base, left: Tensor, right: Tensor) -> bool:
@@ -47,8 +47,6 @@ def close(base: Base, left: Tensor, right: Tensor) -> bool:
 
 def prompt_for(base: Base, kind: str, seed: int = 3) -> dict[str, Tensor]:
     """A prompt of P tokens with entries of N(0, 1), in the base's precision."""
-    if kind in ("late", "generator") and base.backbone.config.model_type == "t5":
-        pytest.skip("T5's layers give more than hidden states: refused, as test_methods.py shows")
     generator = torch.Generator().manual_seed(seed)
     layer, d = base.layers[0], base.hidden_width
     networks = {
@@ -84,6 +82,7 @@ def alone(base: Base, row: list[int], prompt: Mapping[str, Tensor]) -> Tensor:
 # Batches and padding.
 
 
+@pytest.mark.parametrize("any_folder", TOLERANCE, indirect=True)
 @pytest.mark.parametrize("kind", ["none", *KINDS])
 @pytest.mark.parametrize("pad", [0, 13])
 @torch.no_grad()
@@ -123,7 +122,8 @@ def test_bf16_stays_near_fp32(any_folder: Path, kind: str) -> None:
     exact = hidden_states(base, *padded(ROWS[:1]), prompt)
     with torch.autocast("cpu", torch.bfloat16):
         rough = hidden_states(base, *padded(ROWS[:1]), prompt).float()
-    assert 0 < float((rough - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    near = 0.1 if base.backbone.config.model_type == "t5" else 0.05  # T5 divides no scores, so they round coarser
+    assert 0 < float((rough - exact).abs().max()) < near * float(exact.abs().max())
 
 
 @pytest.mark.parametrize("kind", ["none", *KINDS])
@@ -205,6 +205,10 @@ def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
     elif base.backbone.config.model_type == "bart":
         model.embed_positions.weight.zero_()
         model.layers, model.layernorm_embedding = model.layers[1:], nn.Identity()
+    elif base.backbone.config.model_type == "t5":
+        first, second = (each.layer[0].SelfAttention for each in model.block)
+        second.relative_attention_bias, second.has_relative_attention_bias = first.relative_attention_bias, True
+        model.block = model.block[1:]
     else:
         model.layers, model.config.num_hidden_layers = model.layers[1:], 1
     vectors = torch.cat([prompt["layer_1"].expand(len(ids), -1, -1), below], dim=1)
@@ -215,7 +219,6 @@ def test_a_late_prompt_stands_before_what_the_layers_below_made_of_the_text(
 
 def test_what_a_late_prompt_stands_before_is_computed_once(base: Base) -> None:
     """Kept for other prompts and other batches, and no gradient asks the layers below anything."""
-    prompt_for(base, "late")  # not on every base
     kept = [states_at(base, *padded([row]), 1)[0] for row in ROWS]
     assert not any(states.requires_grad for states in kept)
     again, mask = nn.utils.rnn.pad_sequence(kept, batch_first=True), padded(ROWS)[1]
@@ -260,7 +263,8 @@ def test_every_layer_reads_a_prompt_made_of_the_text_before_it(base: Base, any_f
     """Against the model run layer by layer, each on the prompt that the formula gives, written out for one row."""
     prompt, model = prompt_for(base, "generator"), reference(any_folder)
     kind = base.backbone.config.model_type
-    layers = model.encoder.layer if kind == "bert" else model.h if kind == "gpt2" else model.layers
+    names = {"bert": "encoder.layer", "gpt2": "h", "t5": "block"}
+    layers = model.get_submodule(names.get(kind, "layers"))
     made: list[Tensor] = []
 
     def before(layer: int) -> Any:
@@ -307,7 +311,7 @@ def with_cache(model: Any, ids: Tensor, mask: Tensor, prompt: Mapping[str, Tenso
     return model(input_ids=ids, attention_mask=seen, past_key_values=cache)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2"])
 @pytest.mark.parametrize("rows", [ROWS, [[5, 9, 12, 7], [8, 6, 11, 10]]], ids=["padded", "even"])
 @torch.no_grad()
 def test_a_decoders_prefix_is_its_own_cache(

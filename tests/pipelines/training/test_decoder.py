@@ -19,10 +19,10 @@ ROWS = padded([[5, 6, 7], [8] * 21, [9, 10, 11, 12], [13], [14, 15, 16]])
 WORDS = {"word_ids": torch.tensor([7, 9])}
 
 
-@pytest.fixture
-def llama(llama_folder: Path) -> Base:
-    """A decoder with grouped key/value heads, in float64."""
-    base = load_base(llama_folder)
+@pytest.fixture(params=["llama", "qwen2"])
+def base(request: pytest.FixtureRequest) -> Base:
+    """A decoder with grouped key/value heads, without biases and with them, in float64."""
+    base = load_base(request.getfixturevalue(f"{request.param}_folder"))
     base.backbone.double()
     base.lm_head.double()
     return base
@@ -30,12 +30,12 @@ def llama(llama_folder: Path) -> Base:
 
 @pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning-v2", "residual"])
 @pytest.mark.parametrize("words", [True, False])
-def test_logits_and_gradients_are_those_of_the_base(llama: Base, method: str, words: bool) -> None:
+def test_logits_and_gradients_are_those_of_the_base(base: Base, method: str, words: bool) -> None:
     settings = Prompt.model_validate({"method": method, "tokens": 3, "rate": 0.1})
-    head = WORDS if words else linear_head(llama, 2, 0)
+    head = WORDS if words else linear_head(base, 2, 0)
     logits, gradients = [], []
     for here in (False, True):
-        tuned = tune(llama, settings, head, 0).double()
+        tuned = tune(base, settings, head, 0).double()
         model: Any = written_out(tuned) if here else tuned
         assert model is not None
         found = model(*ROWS)
@@ -48,30 +48,30 @@ def test_logits_and_gradients_are_those_of_the_base(llama: Base, method: str, wo
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-5, atol=1e-5 * float(gradient.abs().max())), name
 
 
-def test_the_gradients_are_those_of_small_differences(llama: Base) -> None:
+def test_the_gradients_are_those_of_small_differences(base: Base) -> None:
     """Two prompts at once, each with rows of its own: every part's backward, checked by torch itself."""
     ids, mask = (part[:, :5] for part in ROWS)
     parts = [(ids[:2], mask[:2]), (ids[2:], mask[2:])]
 
     def read(vectors: Tensor) -> Tensor:
-        return last_states(llama, parts, {"embeddings": vectors})[:, ::5]
+        return last_states(base, parts, {"embeddings": vectors})[:, ::5]
 
-    vectors = torch.randn(2, 2, llama.hidden_width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(2, 2, base.hidden_width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alone = [last_states(llama, [part], {"embeddings": each}) for part, each in zip(parts, vectors, strict=True)]
-        assert torch.allclose(last_states(llama, parts, {"embeddings": vectors}), torch.cat(alone), rtol=0, atol=1e-12)
+        alone = [last_states(base, [part], {"embeddings": each}) for part, each in zip(parts, vectors, strict=True)]
+        assert torch.allclose(last_states(base, parts, {"embeddings": vectors}), torch.cat(alone), rtol=0, atol=1e-12)
     vectors = vectors[:, :, :].requires_grad_()
     assert torch.autograd.gradcheck(read, vectors, fast_mode=True)
 
 
 @pytest.mark.parametrize("length", [1, 9])
-def test_what_is_read_of_a_text_are_the_keys_and_values_of_the_base(llama: Base, length: int) -> None:
+def test_what_is_read_of_a_text_are_the_keys_and_values_of_the_base(base: Base, length: int) -> None:
     ids = torch.arange(5, 5 + length)[None]
-    assert torch.allclose(text_read(llama, ids), torch.stack(keys_and_values(llama, ids)), rtol=0, atol=1e-6)
+    assert torch.allclose(text_read(base, ids), torch.stack(keys_and_values(base, ids)), rtol=0, atol=1e-6)
 
 
-def test_another_architecture_goes_its_own_way(llama: Base, gpt2_folder: Path, bert_folder: Path) -> None:
-    assert fits(llama)
+def test_another_architecture_goes_its_own_way(base: Base, gpt2_folder: Path, bert_folder: Path) -> None:
+    assert fits(base)
     assert not fits(load_base(gpt2_folder)) and not fits(load_base(bert_folder))
-    llama.backbone.layers[1].mlp.act_fn = nn.ReLU()  # built alike, and yet another
-    assert not fits(llama)
+    base.backbone.layers[1].mlp.act_fn = nn.ReLU()  # built alike, and yet another
+    assert not fits(base)

@@ -33,7 +33,7 @@ LATE = Prompt(method="late", layer=1, tokens=3, rate=0.1, head_rate=0.03, init_s
 DECODER = Prompt(method="prompt-tuning", half="decoder", tokens=3, rate=0.1, init_scale=1.0)
 SPOKEN = {"word_ids": torch.tensor([[7, 9], [8, -1]]), "opening": torch.tensor([0])}
 MARKED = ["gpt2", "llama"]  # llama: grouped-query attention
-CASES = [*((name, INSERTED) for name in MARKED), *((name, LATE) for name in ("bert", "gpt2", "llama", "bart"))]
+CASES = [*((name, INSERTED) for name in MARKED), *((name, LATE) for name in ("bert", "gpt2", "llama", "t5", "bart"))]
 CASES += [(name, DECODER) for name in ("t5", "bart")]
 NAMES = [f"{settings.method}-{name}-{settings.half}" for name, settings in CASES]
 BIG = 2**30

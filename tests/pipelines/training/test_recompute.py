@@ -32,6 +32,7 @@ def gradients(tuned: Tuned) -> dict[str, Tensor]:
     [
         ("bert", "p-tuning-v2", {}), ("bert", "late", {"layer": 1}), ("llama", "prompt-tuning", {"dropout": 0.3}),
         ("llama", "iapt", {"rank": 4}), ("t5", "prefix-tuning", {"hidden": 4}), ("gpt2", "p-tuning-v2", {}),
+        ("t5", "late", {"layer": 1}),
     ],
 )  # fmt: skip
 def test_the_gradients_are_the_same(

@@ -41,14 +41,7 @@ def base(any_folder: Path) -> Base:
     return load_base(any_folder)
 
 
-def methods_on(base: Base) -> set[str]:
-    """T5's layers give more than hidden states, so that nothing enters between them."""
-    return METHODS.keys() - ({"late", "iapt"} if base.backbone.config.model_type == "t5" else set())
-
-
 def tuned_by(base: Base, method: str, classes: int = 3) -> Tuned:
-    if method not in methods_on(base):
-        pytest.skip("refused, as test_methods.py shows")
     return tune(base, METHODS[method], linear_head(base, classes, seed=0), seed=0)
 
 
@@ -68,8 +61,6 @@ def test_every_trained_tensor_gets_a_gradient_from_label_words(
     head = {"word_ids": torch.tensor([[7, 9], [8, -1], [11, 12]])}
     if base.seq2seq is not None:
         head["opening"] = torch.tensor([0])
-    if method not in methods_on(base):
-        pytest.skip("refused, as test_methods.py shows")
     if method == "iapt" and base.decoder:
         with pytest.raises(RecipeError, match=r"iapt makes its prompt of all that a decoder reads.*one token each"):
             tune(base, METHODS[method], head, seed=0)
@@ -121,7 +112,7 @@ def test_as_many_numbers_are_trained_as_counted_by_hand(base: Base) -> None:
         "head_only": 0,
     }
     assert wanted.keys() == METHODS.keys()
-    for method in methods_on(base):
+    for method in METHODS:
         assert tuned_by(base, method).trainable_params() == wanted[method] + head, method
 
 
@@ -168,7 +159,7 @@ def test_a_verbaliser_trains_no_head(gpt2_folder: Path) -> None:
 
 
 def test_what_was_stored_goes_back(base: Base) -> None:
-    for method in methods_on(base):
+    for method in METHODS:
         first, second = tuned_by(base, method).eval(), tuned_by(base, method).eval()
         with torch.no_grad():
             for _, parameter in first.trained():
@@ -201,8 +192,6 @@ def test_the_bases_own_dropout_is_on_for_full_fine_tuning_alone(base: Base, meth
 )
 def test_a_methods_own_dropout_is_on_while_it_trains(base: Base, method: str) -> None:
     settings = METHODS[method].model_copy(update={"dropout": 0.5})
-    if method not in methods_on(base):
-        pytest.skip("refused, as test_methods.py shows")
     tuned = tune(base, settings, linear_head(base, 3, 0), 0)
     with torch.no_grad():
         for _, parameter in tuned.trained():
