@@ -98,15 +98,3 @@ def test_a_recipe_of_texts_runs_from_end_to_end(texts: Any) -> None:
     assert "What it writes" in page and "Reference: " in page and "ROUGE-L" in page and "Macro F1" not in page
     refused = texts.promptmint("export", "replies@1", "--to", ".", "--layout", "peft")
     assert refused.code == 8 and "no layout can express it yet" in refused.err
-
-    longer = [
-        json.dumps({"asked": f"please tell me {n} times: the invoice is wrong", "reply": "billing"}) for n in range(90)
-    ]
-    with (texts.folder / "talk.jsonl").open("a") as talk:
-        talk.write("\n" + "\n".join(longer))
-    recipe = texts.folder / "replies.toml"
-    recipe.write_text(recipe.read_text() + '[drift]\nthen = "refuse"\nembedded = 50\n')
-    moved = texts.promptmint("run", "replies.toml", "--json").json
-    measured = [each["name"] for each in moved["drift"]["measures"]]
-    assert moved["verdict"] == "refused" and measured == ["length", "vocabulary", "unseen", "embedding"]
-    assert "length of the texts moved" in moved["reason"] and "train" not in moved["seconds"]
