@@ -19,7 +19,6 @@ from pipelines.costs import Meter
 from pipelines.data.drift import all_seen
 from pipelines.data.drift import refusal as drift_refusal
 from pipelines.errors import LedgerConflict
-from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.power import foresee, low
 from pipelines.evaluation.power import refusal as power_refusal
 from pipelines.recipe import Recipe
@@ -99,8 +98,8 @@ def check(run: Run) -> Checked:
 
     with timed(run.spent, "tokenize"):
         encoded = record["tokens"] = tokenize(recipe, run.base, report)
-    for line in cut_lines(record):
-        tell(News("tokenize", line))
+    if cut := sum(each["truncated"] + each["targets_cut"] for each in encoded.values()):
+        tell(News("tokenize", f"{cut:,} texts lost their end"))
     if recipe.drift:
         with timed(run.spent, "drift"):
             record["drift"] = drift(recipe, run.base, run.key, splits, run.compute)

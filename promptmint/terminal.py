@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipelines.digests import short
 from pipelines.store import ranged
@@ -28,6 +28,7 @@ from pipelines.store import ranged
 if TYPE_CHECKING:
     from tasks.progress import News
 
+ROOMY = 110  # columns of a terminal that has room for everything
 COLOURS = {"passed": "green", "inconclusive": "yellow", "refused": "red"}
 
 
@@ -36,8 +37,13 @@ def progress(console: Console) -> Iterator[None]:
     """A line per stage while a flow runs in this process, with a bar where the stage counts."""
     from tasks.progress import listeners
 
-    columns = (SpinnerColumn(), TextColumn("{task.fields[stage]:<10}"), BarColumn(24), MofNCompleteColumn())
-    with Progress(*columns, TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bars:
+    whole = Column(no_wrap=True, min_width=10)  # of a narrow terminal the news lose their end, nothing else does
+    news_of_it = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    columns = (
+        SpinnerColumn(), TextColumn("{task.fields[stage]:<10}", table_column=whole), BarColumn(16),
+        MofNCompleteColumn(table_column=whole), TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+    )  # fmt: skip
+    with Progress(*columns, news_of_it, console=console, expand=True) as bars:
         lines: dict[str, Any] = {}
 
         def show(news: News) -> None:
@@ -60,6 +66,7 @@ def progress(console: Console) -> Iterator[None]:
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
     from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
+    from pipelines.evaluation.lengths import cut_lines
     from pipelines.evaluation.measured import in_a_sentence
     from pipelines.evaluation.report import SWEPT, columns, gate_rows, leaderboard_rows, power_lines, summary_rows
     from pipelines.evaluation.taken_over import baseline_lines, start_line
@@ -71,6 +78,8 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(_table(title, columns(record), rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
+    for line in cut_lines(record):
+        console.print(f"[yellow]Cut:[/] {escape(line)}", highlight=False)
     if told := start_line(record):
         console.print(escape(told), highlight=False)
     for line in baseline_lines(record, news_only=True):
@@ -123,7 +132,9 @@ def show_fleet(console: Console, recipes: Sequence[Mapping[str, Any]], now: date
         for each in recipes
     ]  # fmt: skip
     columns = ("Recipe", "Champion", "For", "Challenger", "Last verdict", "Ago", "A promoted one", "A refused one")
-    console.print(_table(f"{len(recipes):,} recipe{'s' * (len(recipes) > 1)}", columns, rows))
+    shown = len(columns) if console.width >= ROOMY else len(columns) - 2  # the lines below have the costs too
+    title = f"{len(recipes):,} recipe{'s' * (len(recipes) > 1)}"
+    console.print(_table(title, columns[:shown], [row[:shown] for row in rows]))
     for line in _spent(*(each["spent"] for each in recipes)):
         console.print(line, highlight=False)
     for trouble in filter(None, (each["trouble"] for each in recipes)):
@@ -236,7 +247,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         numeric = number > 0 and all(row[number].replace(",", "").replace(".", "").strip("-").isdigit() for row in rows)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

@@ -54,14 +54,22 @@ def judge(
     table = {
         method: {
             **(text_summary(each, recipe.gates.metric) if recipe.gates.metric else summary(each)),
-            "trainable_params": trained[method]["trainable_params"] if method in trained else 0,
-            "artifact_bytes": trained[method]["artifact_bytes"] if method in trained else 0,
-            "train_seconds": round(trained[method]["seconds"], 1) if method in trained else 0.0,
+            **_size(method, trained),
         }
         for method, each in loaded.items()
     }
     counted = {column: by_value(loaded, values) for column, values in slices.items()}
     return {**verdict, "scores": table, "slices": counted}
+
+
+def _size(method: str, trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a method took; nothing for an untouched base, unknown here for a champion, which another run trained."""
+    if method in trained:
+        of = trained[method]
+        seconds = round(of["seconds"], 1)
+        return {"trainable_params": of["trainable_params"], "artifact_bytes": of["artifact_bytes"],
+                "train_seconds": seconds}  # fmt: skip
+    return dict.fromkeys(("trainable_params", "artifact_bytes", "train_seconds"), None if method == "champion" else 0)
 
 
 def _examples_of(recipe: Recipe, report_tree: str, ids: set[str]) -> set[str]:

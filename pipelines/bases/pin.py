@@ -39,8 +39,11 @@ class PinnedBase:
 def known_base(store: Store, pin: BasePin) -> PinnedBase | None:
     """The base if the store holds it already: no source is asked."""
     try:
-        digest = digest_files(pin.files) if pin.files else json.loads(store.read(_pin_key(pin)))["digest"]
-        return replace(base_record(store, digest), name=pin.name)
+        if pin.files:
+            return replace(base_record(store, digest_files(pin.files)), name=pin.name)
+        known = json.loads(store.read(_pin_key(pin)))
+        base = base_record(store, known["digest"])
+        return replace(base, name=pin.name, source=known.get("source", base.source))
     except NotInStore:
         return None
 
@@ -84,13 +87,15 @@ def pin_base(store: Store, pin: BasePin, recipe_folder: Path, scratch: Path) -> 
 
 
 def _checked(folder: Path, wanted: dict[str, str] | None) -> Path:
-    """The folder, if its bytes are those that were pinned and its weights are safetensors."""
+    """The folder, if its bytes are those that were pinned, its weights safetensors, and a tokenizer beside them."""
     for name, digest in (wanted or {}).items():
         if (actual := digest_file(folder / name)) != digest:
             raise SourceFailed(f"{name} has SHA-256 {actual}, the pin says {digest}")
     names = [path.name for path in folder_files(folder)]
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise SourceFailed(f"it has no config.json with *.safetensors beside it, only {names!r}")
+    if not any(name == "tokenizer.json" or name.startswith("vocab.") or name.endswith(".model") for name in names):
+        raise SourceFailed(f"it has no tokenizer (tokenizer.json, vocab.* or *.model), only {names!r}")
     return folder
 
 
@@ -106,7 +111,7 @@ def _mirror(store: Store, pin: BasePin, source: str, folder: Path) -> PinnedBase
     base = PinnedBase(pin.name, digest_files(files), files, source, size, versions)
     store.write(tree_key(base.digest), canonical_json({"files": files}))
     store.write(_record_key(base.digest), canonical_json(asdict(base)))
-    store.write(_pin_key(pin), canonical_json({"name": pin.name, "digest": base.digest}))
+    store.write(_pin_key(pin), canonical_json({"name": pin.name, "digest": base.digest, "source": source}))
     return base
 
 

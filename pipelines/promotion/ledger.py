@@ -209,7 +209,7 @@ def promote(
     if registration.verdict != "passed" and not (force and why.strip()):
         raise LedgerError(
             f"Version {version!r} of {name!r} is {registration.verdict!r}, and only 'passed' is promoted. To promote "
-            f"it all the same, force it and say why (force={force!r}, why={why!r})."
+            "it all the same, force it (--force) and say why."
         )
     return _crown(store, name, entries, "promoted", registration, who, why, expected, now)
 
@@ -239,7 +239,7 @@ def roll_back(
         wish = "an earlier champion" if to_version is None else f"version {to_version!r}, which never was champion"
         raise LedgerError(
             f"Cannot roll {name!r} back to {wish}. Champion now: {current.champion!r}; possible: {earlier}. "
-            "A version that never was champion is promoted."
+            "Name one of these (--to); a version that never was champion is promoted."
         )
     return _crown(store, name, entries, "rolled-back", registration, who, why, expected, now)
 

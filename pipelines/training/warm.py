@@ -30,7 +30,7 @@ from pipelines.store.trees import load_tree
 
 LEARNT_FROM = ("train", "validation")
 SHAPING = ("method", "tokens", "layer", "hidden", "rank", "positions")  # settings that decide what numbers there are
-NOBODY = "nobody is champion yet"
+NOBODY = "nobody was champion"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.errors import LedgerError
+from pipelines.errors import LedgerError, listed
 from promptmint.commands.answers import AsJson, console, print_json, report
 from promptmint.embedded import embedded_prefect
 
@@ -45,6 +45,8 @@ def _history(name: str) -> dict[str, Any]:
     from pipelines.store.opening import the_ledger, the_store
 
     entries = ledger.read(the_ledger(), name)
+    if not entries and not the_store().keys(f"runs/{name}/"):
+        raise LedgerError(f"There is no recipe {name!r} here. The ledger knows {listed(ledger.names(the_ledger()))}.")
     state = ledger.state(entries)
     history = [entry.model_dump(mode="json") for entry in entries]
     costs = {kind: asdict(each) for kind, each in spent(the_store(), name, entries).items()}

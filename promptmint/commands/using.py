@@ -67,6 +67,8 @@ def predict(
         texts = sys.stdin.read().splitlines()
         if predictor.of_pairs and pairs is None:
             texts, pairs = _split(texts)
+    if "" in (text.strip() for text in texts):
+        raise DataError("There is nothing to answer in an empty text. Leave it out.")
     asked: list[dict[str, Any]] = [
         {"text": text, **({} if pairs is None else {"pair": pairs[place]})} for place, text in enumerate(texts)
     ]

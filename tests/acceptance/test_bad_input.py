@@ -65,6 +65,9 @@ class TestRecipe:
         ended = fresh.promptmint("promote", "orchard", "1")
         assert ended.code == 2 and "--why" in ended.err and "Traceback" not in ended.err
 
+    def test_a_recipe_that_nobody_knows_is_named_with_those_there_are(self, fresh: Any) -> None:
+        refused(fresh.promptmint("status", "orchid"), 10, "LedgerError", "'orchid'", "(none)")
+
     @pytest.mark.parametrize("reference", ["orchard@latest", "orchard@../1"])
     def test_what_is_no_reference_is_refused(self, fresh: Any, reference: str) -> None:
         refused(fresh.promptmint("pull", reference), 9, "RegistryError", repr(reference), "NAME@champion")

@@ -66,6 +66,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
     (tmp_path / "base" / "model.safetensors").write_text("weights")
+    (tmp_path / "base" / "tokenizer.json").write_text("{}")
     monkeypatch.setenv("PROMPTMINT_RECIPES", str(tmp_path / "recipes"))
     return Workshop(tmp_path)
 

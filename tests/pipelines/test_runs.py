@@ -35,6 +35,7 @@ def recipe(tmp_path: Path) -> Recipe:
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
     (tmp_path / "base/model.safetensors").write_text("weights")
+    (tmp_path / "base/tokenizer.json").write_text("{}")
     (tmp_path / "tickets.csv").write_text("text,label\nmy refund,billing\n")
     return written(tmp_path, RECIPE)
 

@@ -99,9 +99,17 @@ def test_progress_has_a_line_per_stage_and_every_line_ends(console: Console) -> 
         tell(News("train", "prompt: epoch 1, [loss] 0.5", 3, 10))
         tell(News("score", ""))
     train, score = text(console).splitlines()[-2:]
-    assert train.split()[0] == "train" and "1/1 prompt: epoch 1, [loss] 0.5" in train
+    assert train.split()[0] == "train" and "1/1" in train and "prompt: epoch 1, [loss] 0.5" in train
     assert score.split()[0] == "score" and "1/1" in score
     assert listeners == []
+
+
+def test_a_narrow_terminal_cuts_the_news_and_nothing_else() -> None:
+    narrow = Console(file=io.StringIO(), width=80)
+    with progress(narrow):
+        tell(News("train", "prompt: epoch 5, loss 0.894, 111 examples/s, 1,217 tokens/s, 102 s left", 1042, 2500))
+    (line,) = [line for line in text(narrow).splitlines() if "train" in line][-1:]
+    assert line.split()[0] == "train" and "1/1" in line and "0:00:0" in line and "prompt: epoch 5" in line
 
 
 def test_progress_stops_listening_when_a_run_fails(console: Console) -> None:
@@ -137,6 +145,9 @@ def test_a_fleet_is_a_line_per_recipe_with_ages(console: Console) -> None:
         "tickets", "2", "12 days", "none", "refused", "1 hour", "0.0004 kWh", ""
     ]  # fmt: skip
     assert shown.endswith("The ledger of 'mail' has a gap\n")
+    narrow = Console(file=io.StringIO(), width=80)
+    show_fleet(narrow, [{**reigning, "name": name} for name in ("helpdesk", "helpdesk-sweep")], now)
+    assert cells(text(narrow), "helpdesk-sweep")[0] == "helpdesk-sweep", "a name is never shortened"
 
 
 def test_an_empty_fleet_says_what_to_do(console: Console) -> None:

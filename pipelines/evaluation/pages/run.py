@@ -173,7 +173,7 @@ def _methods(scores: Mapping[str, Record], trained: Mapping[str, Record]) -> Ite
     known = ("low", "high", "macro_f1", "ece", "n", "trainable_params", "artifact_bytes", "train_seconds")
     for name, each in scores.items():
         row = {**dict.fromkeys(known), **each, "key": name, "name": words.method(name)}
-        if name == "champion":
+        if name == "champion":  # records of before say 0
             row |= dict.fromkeys(("trainable_params", "artifact_bytes", "train_seconds"))
         row["interval"] = _between(each)
         yield row | {"reused": (trained.get(name) or {}).get("reused", False)}

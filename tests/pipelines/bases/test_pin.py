@@ -63,6 +63,26 @@ def test_a_base_changed_under_its_name_is_refused(
     assert pin_base(store, renamed, base.parent, tmp_path).digest != made.digest
 
 
+def test_a_folder_is_held_to_its_pin_however_others_spell_it(
+    store: LocalStore, pin: BasePin, base: Path, tmp_path: Path
+) -> None:
+    first = pin.model_copy(update={"files": None, "sources": (f"file://{base}",)})
+    pin_base(store, first, base.parent, tmp_path)
+    pin_base(store, pin.model_copy(update={"name": "tiny/second", "files": None}), base.parent, tmp_path)
+    assert known_base(store, first).source == f"file://{base}"  # type: ignore[union-attr]
+    (base / "model.safetensors").write_text("other weights")
+    with pytest.raises(BaseModelError, match="'tiny/base' changed under its name"):
+        pin_base(store, first, base.parent, tmp_path)
+
+
+def test_a_base_without_a_tokenizer_is_refused_before_anything_is_trained(
+    store: LocalStore, pin: BasePin, base: Path, tmp_path: Path
+) -> None:
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(BaseModelError, match=r"file://base: it has no tokenizer \(tokenizer.json, vocab"):
+        pin_base(store, pin.model_copy(update={"files": None}), base.parent, tmp_path)
+
+
 def test_the_next_source_is_asked_when_one_has_other_bytes(
     store: LocalStore, pin: BasePin, base: Path, spoilt: Path, tmp_path: Path
 ) -> None:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -309,64 +307,6 @@ def test_a_damaged_ledger_is_never_read(
     for act in (lambda: read(store, NAME), lambda: crown(store, 2), lambda: registered(store, 3)):
         with pytest.raises(LedgerError, match=says):
             act()
-
-
-def _race(folder: Path, version: int, expected: int | None, start: Barrier, results: multiprocessing.Queue) -> None:
-    start.wait()
-    try:
-        entry = promote(LocalStore(folder), NAME, version, who=f"racer-{version}", why="mine", expected=expected)
-        results.put(("won", version, entry.sequence))
-    except LedgerConflict as error:
-        results.put(("lost", version, str(error)))
-
-
-@pytest.mark.parametrize("agreed", [True, False])
-def test_sixteen_processes_race_for_the_throne(store: LocalStore, registered: Registered, agreed: bool) -> None:
-    """Agreed: all decided on the same state, so one wins. Else each decides on what it sees when it comes."""
-    for version in range(1, 17):
-        registered(store, version)
-    context = multiprocessing.get_context("fork")
-    start, results = context.Barrier(16), context.Queue()
-    expected = 16 if agreed else None
-    racers = [
-        context.Process(target=_race, args=(store.folder, version, expected, start, results))
-        for version in range(1, 17)
-    ]
-    for racer in racers:
-        racer.start()
-    told = [results.get(timeout=60) for _ in racers]
-    for racer in racers:
-        racer.join()
-    won = {sequence: version for outcome, version, sequence in told if outcome == "won"}
-    lost = [reason for outcome, _, reason in told if outcome == "lost"]
-    entries = read(store, NAME)
-    assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
-    assert {entry.sequence: entry.version for entry in entries[16:]} == won
-    assert len(won) + len(lost) == 16 and all("first (promoted version" in reason for reason in lost)
-    assert len(won) == 1 if agreed else len(won) >= 1
-    assert now(store).champion == won[max(won)]
-
-
-def _register_some(folder: Path, versions: list[int], start: Barrier) -> None:
-    start.wait()
-    for version in versions:
-        register(
-            LocalStore(folder), NAME, version, prompt_digest="x", verdict="passed", run_key="r", who="flow", why=""
-        )
-
-
-def test_racing_registrations_all_arrive_once(store: LocalStore) -> None:
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(8)
-    # Every version is registered by two processes.
-    groups = [list(range(4 * (number // 2), 4 * (number // 2) + 4)) for number in range(8)]
-    racers = [context.Process(target=_register_some, args=(store.folder, group, start)) for group in groups]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
-    assert [racer.exitcode for racer in racers] == [0] * 8
-    assert sorted(entry.version for entry in read(store, NAME)) == list(range(16))
 
 
 class Model:
