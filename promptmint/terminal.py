@@ -66,6 +66,7 @@ def progress(console: Console) -> Iterator[None]:
 def show_run(console: Console, record: Mapping[str, Any]) -> None:
     """The end of a run: the scores, the gates, the verdict, and where the version stands."""
     from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
+    from pipelines.evaluation.floor import floor_line
     from pipelines.evaluation.lengths import cut_lines
     from pipelines.evaluation.measured import in_a_sentence
     from pipelines.evaluation.report import SWEPT, columns, gate_rows, leaderboard_rows, power_lines, summary_rows
@@ -78,6 +79,8 @@ def show_run(console: Console, record: Mapping[str, Any]) -> None:
         console.print(_table(title, columns(record), rows))
     if gates := gate_rows(record):
         console.print(_table("Gates", ("Gate", "Verdict", "Why"), [[n, _coloured(v), escape(w)] for n, v, w in gates]))
+    if floor := floor_line(record):
+        console.print(f"[yellow]No better than a guess:[/] {escape(floor)}", highlight=False)
     for line in cut_lines(record):
         console.print(f"[yellow]Cut:[/] {escape(line)}", highlight=False)
     if told := start_line(record):

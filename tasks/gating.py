@@ -9,6 +9,7 @@ from typing import Any
 from prefect import task
 
 from pipelines.data.validate import load_slices, load_split
+from pipelines.evaluation.floor import commonest
 from pipelines.evaluation.gates import NO_CHAMPION
 from pipelines.evaluation.gates import judge as judge_gates
 from pipelines.evaluation.metrics import by_value, summary, text_summary
@@ -32,7 +33,7 @@ def judge(
     latency: Mapping[str, Any] | None = None,
     seen: str | None = None,
 ) -> dict[str, Any]:
-    """`{verdict, reason, gates, scores, slices}`: the decision, and the tables that it rests on.
+    """`{verdict, reason, gates, scores, slices, commonest}`: the decision, and the tables that it rests on.
 
     `report_tree` is the data report's; `no_champion` says why `scores` has no champion's, where it has none;
     `disturbed` and `latency` are what `score_disturbed` and `measure_latency` found;
@@ -59,7 +60,8 @@ def judge(
         for method, each in loaded.items()
     }
     counted = {column: by_value(loaded, values) for column, values in slices.items()}
-    return {**verdict, "scores": table, "slices": counted}
+    floor = {} if recipe.head.generates else {"commonest": commonest(loaded["prompt"], labels)}
+    return {**verdict, **floor, "scores": table, "slices": counted}
 
 
 def _size(method: str, trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

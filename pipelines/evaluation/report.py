@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.digests import short
 from pipelines.evaluation.drift import DRIFTED, compared_with, drift_lines, drift_rows, moved_lines
+from pipelines.evaluation.floor import floor_line
 from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.power import in_words, low
@@ -106,6 +107,7 @@ def markdown(record: Record) -> str:
     if rows := summary_rows(record):
         head = columns(record)
         lines += [f"## {measured(record)} on the test split", "", *_table(head, rows, right=len(head) - 1), ""]
+        lines += [_safe(_sentence(floor)), ""] if (floor := floor_line(record)) else []
     else:
         lines += ["Nothing was scored.", ""]
     if rows := leaderboard_rows(record.get("leaderboard") or []):

@@ -101,6 +101,7 @@ def test_a_recipe_of_texts_runs_from_end_to_end(texts: Any) -> None:
         json.loads((texts.folder / "replies-v1-peft" / "promptmint.json").read_text())["head"]["kind"] == "generation"
     )
 
+    assert texts.promptmint("promote", "replies", "1", "--why", "it writes").code == 0  # drift is from the champion's
     longer = [
         json.dumps({"asked": f"please tell me {n} times: the invoice is wrong", "reply": "billing"}) for n in range(90)
     ]

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.bases.pin import PinnedBase
 from pipelines.data.splits import SPLITS
 from pipelines.evaluation.comparisons import IN_WORDS
+from pipelines.evaluation.floor import floor_line
 from pipelines.evaluation.lengths import cut_lines
 from pipelines.evaluation.measured import headline, in_a_sentence, measured, metric_of
 from pipelines.evaluation.pages import figures, words
@@ -88,6 +89,7 @@ def run_page(
         confidence=_confidence(record),
         axis=figures.comparison_axis(scale) if scale else "",
         origins=[words.sentence(line) for line in (start_line(record), *baseline_lines(record)) if line],
+        floor=floor_line(record),
         power=[in_words(each) for each in low(record.get("power") or [])],
         methods=list(_methods(scores, trained)),
         reused=any(each.get("reused") for each in trained.values()),
