@@ -112,4 +112,4 @@ def test_a_recipe_of_texts_runs_from_end_to_end(texts: Any) -> None:
     moved = texts.promptmint("run", "replies.toml", "--json").json
     measured = [each["name"] for each in moved["drift"]["measures"]]
     assert moved["verdict"] == "refused" and measured == ["length", "vocabulary", "unseen", "embedding"]
-    assert "length of the texts moved" in moved["reason"] and "train" not in moved["seconds"]
+    assert "vocabulary moved" in moved["reason"] and "train" not in moved["seconds"]
