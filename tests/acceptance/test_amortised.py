@@ -68,7 +68,7 @@ def test_new_data_train_the_prompt_alone_from_where_the_champion_ended(
     assert (second["start"]["version"], second["start"]["prompt"]) == (1, first["prompt_digest"])
     assert second["prompt_digest"] != first["prompt_digest"]
     assert shop.promptmint("pull", "orchard@2").code == 0
-    card = json.loads((shop.folder / "prompts/orchard-v2/prompt.json").read_bytes())
+    card = json.loads((shop.folder / "orchard-v2/prompt.json").read_bytes())
     assert card["start"] == first["prompt_digest"], "the prompt itself says where its training began"
     assert len(list((shop.store / "memo/train").iterdir())) == len(("prompt", *TRAINED)) + 1
 
