@@ -6,8 +6,10 @@ with --fail-on-refusal), 130 interrupted; the others are listed in pipelines/err
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -53,7 +55,10 @@ def _interruptions() -> Iterator[list[int]]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         pressed.append(number)
-        signal.default_int_handler(number, frame)
+        if _is_importing(frame):  # an exception there can leave Python's import lock taken for ever: a moment later
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        else:
+            signal.default_int_handler(number, frame)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
@@ -64,6 +69,13 @@ def _interruptions() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported below a frame."""
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 if __name__ == "__main__":

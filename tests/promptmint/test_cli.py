@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +76,21 @@ def test_a_job_in_the_background_goes_on_ignoring_ctrl_c(monkeypatch: pytest.Mon
         raise SystemExit(0)
 
     assert ending(monkeypatch, command) == 0
+
+
+def test_ctrl_c_waits_for_an_import_to_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Raised in the middle of one, it can leave Python's import lock taken: every other thread then waits for ever."""
+    slow = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.3)\nprint('whole')\n"
+    (tmp_path / "imported_slowly.py").write_text(slow)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def command() -> None:
+        importlib.import_module("imported_slowly")
+        time.sleep(30)
+
+    began = time.monotonic()
+    assert ending(monkeypatch, command) == 130
+    told = capsys.readouterr()
+    assert told.out == "whole\n" and cli.INTERRUPTED in told.err and time.monotonic() - began < 10

@@ -169,9 +169,7 @@ def test_texts_and_targets_that_lost_their_end_are_told() -> None:
 def test_a_prompt_that_is_no_better_than_one_answer_for_everything_is_told() -> None:
     assert floor_line(RECORD) == floor_line(RECORD | {"commonest": {"label": "other", "share": 0.8}}) == ""
     poor = RECORD | {"commonest": {"label": "other", "share": 0.82}}  # the prompt's interval begins at 81.0 %
-    told = (
-        "answering 'other' to everything would be right on 82.0 % of the test examples; the prompt, at 83.3 %"
-    )
+    told = "answering 'other' to everything would be right on 82.0 % of the test examples; the prompt, at 83.3 %"
     assert floor_line(poor).startswith(told)
     assert told[1:] in markdown(poor)
 
