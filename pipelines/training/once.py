@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,7 +57,11 @@ class BehindText(nn.Module):
     def __init__(self, tuned: Tuned) -> None:
         super().__init__()
         self.tuned = tuned
-        self.fits = fits(tuned.base)
+
+    @cached_property
+    def by_hand(self) -> bool:
+        """Whether the written-out decoder reads this base's texts; asked when the first is read."""
+        return fits(self.tuned.base)
 
     def part(self, row: Sequence[int]) -> Sequence[int]:
         """What of a row is read once."""
@@ -64,7 +69,7 @@ class BehindText(nn.Module):
 
     def read(self, ids: Tensor) -> Tensor:
         """The keys and values [2, L, H_kv, T, d_h] of token ids [1, T]."""
-        if self.fits and not torch.is_autocast_enabled("cpu"):
+        if not torch.is_autocast_enabled("cpu") and self.by_hand:
             return text_read(self.tuned.base, ids)
         return torch.stack(keys_and_values(self.tuned.base, ids))
 
